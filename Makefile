@@ -1,0 +1,60 @@
+# Every target does its own set-up: the stamp files below say what is up to date.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PARTS := citybrain streams models edge dashboards
+
+.DEFAULT_GOAL := help
+.PHONY: help setup system up test test-fast test-long check bench lock clean
+
+help: ## Show these targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+
+$(VENV)/bin/uv: requirements/uv.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "citybrain needs Python 3.11 or newer; name one with make PYTHON=python3.12"; exit 3; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/uv.lock
+	@touch $@
+
+$(VENV)/.installed: $(VENV)/bin/uv requirements/all.lock pyproject.toml
+	$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements/all.lock
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e .
+	@touch $@
+
+$(VENV)/.fetched: $(VENV)/.installed scripts/fetch.sh $(wildcard requirements/jars/* dashboards/page/package-lock.json)
+	scripts/fetch.sh
+	@touch $@
+
+setup: $(VENV)/.fetched ## Install everything into .venv, from the lock files
+
+system: setup ## Install the system packages that the tests use (Chromium, promtool, Mosquitto)
+	scripts/system-packages.sh
+
+up: setup ## Run the built-in city; Ctrl-C stops it
+	$(BIN)/citybrain up
+
+test: system check ## All tests at everyday size
+	$(BIN)/pytest -m "not long" tests/unit
+	$(BIN)/pytest -m "not long" --ignore tests/unit tests
+
+test-fast: setup ## Only what needs no broker, browser or simulator
+	$(BIN)/pytest -q -m "not long" tests/unit
+
+test-long: system check ## The same tests at full size
+	CITYBRAIN_TEST_SIZE=full $(BIN)/pytest tests
+
+check: setup ## ruff, mypy strict, import contracts
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: setup ## Figures, as JSON and a table
+	$(BIN)/python -m benchmarks
+
+lock: $(VENV)/bin/uv ## Resolve the lock files anew
+	$(BIN)/uv pip compile --quiet --upgrade requirements/uv.in --generate-hashes --no-emit-index-url --no-emit-find-links --universal --python-version 3.11 -o requirements/uv.lock
+	$(BIN)/uv pip compile --quiet --upgrade pyproject.toml --all-extras --group dev --generate-hashes --no-emit-index-url --no-emit-find-links --universal --python-version 3.11 -o requirements/all.lock
+
+clean: ## Remove what make made
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis dist build

@@ -1,0 +1,3 @@
+"""A streaming engine for a city."""
+
+__version__ = "0.1.0"
