@@ -1,0 +1,22 @@
+"""Accounts: where readings are, counted on their own at source and sink (decision 4).
+
+produced = counted + duplicate + backfilled + overflowed + dead_lettered + in_flight.
+"""
+
+import msgspec
+
+VERSION = 1
+
+
+class Account(msgspec.Struct, frozen=True, kw_only=True):
+    """Totals of one party since its beginning. Compacted; key = `<party>/<shard>`.
+
+    party: `edge/<gateway>/<incarnation>` counts produced, duplicate, conflict, invalid,
+    overflowed, sent, spooled; `rollup` counts counted, duplicate, backfilled, dead_lettered.
+    """
+
+    version: int = VERSION
+    party: str
+    shard: str
+    at_ms: int
+    counts: dict[str, int]

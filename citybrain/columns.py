@@ -1,0 +1,139 @@
+"""Columnar messages: one Arrow record batch and a typed head, the form of all bulk data.
+
+The head travels as JSON in the schema's metadata under `citybrain`; the columns are plain
+arrays beside a dictionary column of sensor names. Names are decoded once per distinct
+dictionary: a `Rosters` cache hands out the same `Roster` object for the same bytes.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from citybrain.errors import InvalidInput
+
+Array = npt.NDArray[Any]
+_HEAD = b"citybrain"
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Roster:
+    """An ordered list of sensor names. Compared by identity, so it can key a cache."""
+
+    names: tuple[str, ...]
+
+    def to_arrow(self) -> pa.StringArray:
+        """The names as an Arrow array."""
+        return pa.array(self.names, type=pa.utf8())
+
+
+class Rosters:
+    """Distinct dictionaries seen lately. Exact: keyed by their bytes, not by a hash."""
+
+    def __init__(self, limit: int = 4096) -> None:
+        self._limit = limit
+        self._known: dict[bytes, Roster] = {}
+
+    def of(self, names: pa.StringArray) -> Roster:
+        """The roster of an Arrow string array."""
+        key = b"".join(b.to_pybytes() for b in names.buffers() if b is not None)
+        key = b"%d,%d:%b" % (names.offset, len(names), key)
+        roster = self._known.get(key)
+        if roster is None:
+            if len(self._known) >= self._limit:
+                self._known.pop(next(iter(self._known)))
+            roster = self._known[key] = Roster(tuple(names.to_pylist()))
+        return roster
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """A decoded message: `codes` index into `roster.names`; `data` by column name."""
+
+    roster: Roster
+    codes: npt.NDArray[np.int32]
+    data: dict[str, Array]
+
+
+def encode(head: msgspec.Struct, roster: Roster, codes: Array, data: Mapping[str, Array]) -> bytes:
+    """One Arrow IPC stream with one batch. All arrays have the length of `codes`."""
+    sensor = pa.DictionaryArray.from_arrays(pa.array(codes, type=pa.int32()), roster.to_arrow())
+    arrays = [sensor, *(pa.array(column) for column in data.values())]
+    batch = pa.RecordBatch.from_arrays(arrays, names=["sensor", *data])
+    batch = batch.replace_schema_metadata({_HEAD: msgspec.json.encode(head)})
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, batch.schema) as writer:
+        writer.write_batch(batch)
+    return bytes(sink.getvalue())
+
+
+def peek(value: bytes, head_type: type[_T]) -> _T:
+    """The head alone. Raises InvalidInput as `decode`."""
+    with _refusing():
+        schema = pa.ipc.open_stream(pa.py_buffer(value)).schema
+    return _head(schema, head_type)
+
+
+def decode(
+    value: bytes, head_type: type[_T], rosters: Rosters, types: Mapping[str, Any]
+) -> tuple[_T, Columns]:
+    """Head and columns of a message; arrays are views of `value` where Arrow allows it.
+
+    types: column name -> numpy dtype that it must have. Unknown extra columns are kept.
+    Raises InvalidInput: `format` (not Arrow, truncated), `head` (a field is missing or
+    wrong; the message names it), `columns` (one is missing, of another type, or holds nulls).
+    """
+    with _refusing():
+        reader = pa.ipc.open_stream(pa.py_buffer(value))
+        batch = reader.read_next_batch()
+        batch.validate(full=True)
+    head = _head(reader.schema, head_type)
+    names = batch.schema.names
+    data: dict[str, Array] = {}
+    for name, dtype in types.items():
+        if name not in names:
+            raise InvalidInput("columns", f"column {name!r} is missing, have {names}")
+        column = batch.column(name)
+        if column.null_count or column.type != pa.from_numpy_dtype(dtype):
+            raise InvalidInput(
+                "columns",
+                f"column {name!r} is {column.type} with {column.null_count} nulls,"
+                f" expected {np.dtype(dtype)} without",
+            )
+        data[name] = column.to_numpy(zero_copy_only=False)
+    if "sensor" not in names or not pa.types.is_dictionary(batch.column("sensor").type):
+        raise InvalidInput("columns", f"column 'sensor' must be a dictionary, have {names}")
+    sensor = batch.column("sensor")
+    if sensor.null_count or sensor.type.index_type != pa.int32():
+        raise InvalidInput("columns", "column 'sensor' must have int32 codes without nulls")
+    if sensor.dictionary.type != pa.utf8() or sensor.dictionary.null_count:
+        raise InvalidInput("columns", "column 'sensor' must name sensors as text without nulls")
+    codes = sensor.indices.to_numpy(zero_copy_only=False)
+    return head, Columns(rosters.of(sensor.dictionary), codes, data)
+
+
+class _refusing:
+    """Turns whatever Arrow raises on damaged bytes into InvalidInput."""
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(
+            error, (pa.ArrowInvalid, OSError, StopIteration, ValueError, pa.ArrowException)
+        ):
+            raise InvalidInput("format", f"not a readable Arrow stream: {error}") from error
+
+
+def _head(schema: pa.Schema, head_type: type[_T]) -> _T:
+    raw = (schema.metadata or {}).get(_HEAD)
+    if raw is None:
+        raise InvalidInput("head", "schema metadata has no 'citybrain' entry")
+    try:
+        return msgspec.json.decode(raw, type=head_type)
+    except msgspec.MsgspecError as error:
+        raise InvalidInput("head", f"head: {error}") from error

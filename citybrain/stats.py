@@ -1,0 +1,127 @@
+"""The statistics log: closed windows of a shard, and what the analyse stage is told.
+
+A message holds one window of one kind for the sensors of one shard: at revision 0 all of
+them, also those that said nothing (seen = 0); later revisions only what changed.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from citybrain import columns
+from citybrain.columns import Roster, Rosters
+from citybrain.errors import InvalidInput
+
+VERSION = 1
+READABLE = (1,)
+
+
+class StatsHead(msgspec.Struct, frozen=True, kw_only=True):
+    """Which window, and what made it close.
+
+    The window is [start_ms, start_ms + window_ms) of event time; step_ms is below window_ms
+    for a rolling window. cause_offset, cause_ms: the record of the readings log that moved
+    the watermark (or, for a revision, brought the late reading), with the time at which the
+    broker received it. backfill: recomputed in bulk; raises no live alert.
+    """
+
+    version: int = VERSION
+    shard: str
+    kind: str
+    window_ms: int
+    step_ms: int
+    start_ms: int
+    revision: int
+    expected: int
+    cause_offset: int
+    cause_ms: int
+    generated: bool = False
+    backfill: bool = False
+    pack: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """Columns by sensor. mean = sum / seen. Where seen = 0: sums 0, the rest NaN, last_ms -1.
+
+    seen: readings counted; late: those of them that came after revision 0.
+    """
+
+    head: StatsHead
+    roster: Roster
+    codes: npt.NDArray[np.int32]
+    seen: npt.NDArray[np.int32]
+    late: npt.NDArray[np.int32]
+    sum: npt.NDArray[np.float64]
+    sumsq: npt.NDArray[np.float64]
+    min: npt.NDArray[np.float64]
+    max: npt.NDArray[np.float64]
+    last: npt.NDArray[np.float64]
+    last_ms: npt.NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.codes)
+
+
+class Effective(msgspec.Struct, frozen=True, kw_only=True, tag="model", tag_field="type"):
+    """From the window that starts at `from_ms` on, use this model (by content hash).
+
+    role: what the model is for (`baseline`, `forecast`, ...); digest "" demotes it.
+    """
+
+    version: int = VERSION
+    shard: str
+    kind: str
+    role: str
+    digest: str
+    from_ms: int
+    at_ms: int
+
+
+class Rules(msgspec.Struct, frozen=True, kw_only=True, tag="rules", tag_field="type"):
+    """A pack change (a threshold, a parked sensor) takes effect here in the log."""
+
+    version: int = VERSION
+    shard: str
+    pack: str
+    settings: dict[str, float | str | bool]
+    at_ms: int
+
+
+Control = Effective | Rules
+Decoded = Stats | Effective | Rules
+Purpose = Literal["baseline", "forecast"]
+
+_TYPES = {
+    "seen": np.int32, "late": np.int32, "sum": np.float64, "sumsq": np.float64,
+    "min": np.float64, "max": np.float64, "last": np.float64, "last_ms": np.int64,
+}  # fmt: skip
+_control = msgspec.json.Decoder(Control)
+
+
+def encode(stats: Stats) -> bytes:
+    """The bytes of a closed window."""
+    data = {name: getattr(stats, name) for name in _TYPES}
+    return columns.encode(stats.head, stats.roster, stats.codes, data)
+
+
+def encode_control(record: Control) -> bytes:
+    """The bytes of a control record."""
+    return msgspec.json.encode(record)
+
+
+def decode(value: bytes, rosters: Rosters) -> Decoded:
+    """What a record of the statistics log says. Raises InvalidInput as `batch.decode`."""
+    if value[:1] == b"{":
+        try:
+            record: Control = _control.decode(value)
+            return record
+        except msgspec.MsgspecError as error:
+            raise InvalidInput("head", f"control record: {error}") from error
+    head, got = columns.decode(value, StatsHead, rosters, _TYPES)
+    if head.version not in READABLE:
+        raise InvalidInput("version", f"version: {head.version} is not one of {READABLE}")
+    return Stats(head, got.roster, got.codes, **got.data)
