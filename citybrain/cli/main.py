@@ -13,7 +13,30 @@ import typer
 
 # command -> (module:function or module:app, one line of help). Importing every command's
 # module would take seconds; only the one that is called is imported.
-COMMANDS: dict[str, tuple[str, str]] = {}
+COMMANDS: dict[str, tuple[str, str]] = {
+    "up": ("citybrain.cli.up:up", "Run a city with everything it needs; Ctrl-C stops it."),
+    "status": ("citybrain.cli.status:status", "What runs, what waits, where readings are."),
+    "doctor": ("citybrain.cli.doctor:doctor", "What is wrong, and how to mend it."),
+    "edge": ("citybrain.cli.edge:app", "Run an edge agent."),
+    "sensor": ("citybrain.cli.sensor:app", "Register, try or park a sensor or gateway."),
+    "trace": ("citybrain.cli.trace:trace", "Where a sensor's readings are, hop by hop."),
+    "worker": ("citybrain.cli.worker:worker", "Run one worker of the engine."),
+    "historian": ("citybrain.cli.historian:historian", "Write what happens to Parquet."),
+    "fitter": ("citybrain.cli.fitter:fitter", "Fit models on history and publish them."),
+    "centre": ("citybrain.cli.centre:centre", "Serve the operations centre's page."),
+    "world": ("citybrain.cli.world:world", "Run a built-in city's simulated world."),
+    "alert": ("citybrain.cli.alert:app", "List, acknowledge, assign, shelve alerts."),
+    "rule": ("citybrain.cli.rule:app", "Show the rules; change a threshold."),
+    "dead-letter": ("citybrain.cli.dead_letter:app", "List, show, retry refused input."),
+    "city": ("citybrain.cli.city:app", "List, check and import cities."),
+    "query": ("citybrain.cli.query:query", "Ask history in SQL."),
+    "replay": ("citybrain.cli.replay:replay", "Put a recording through the engine's cores."),
+    "diff": ("citybrain.cli.diff:diff", "Which alerts two replays have gained, lost, moved."),
+    "backup": ("citybrain.cli.backup:backup", "Copy a city's data while it runs."),
+    "restore": ("citybrain.cli.backup:restore", "Bring a backup back."),
+    "topics": ("citybrain.cli.topics:app", "Show the topic table; compare it with a cluster."),
+    "settings": ("citybrain.cli.settings:settings", "Where each setting's value comes from."),
+}
 
 
 def _version(wanted: bool) -> None:
