@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from citybrain import columns
 from citybrain.columns import Columns, Roster, Rosters
-from citybrain.errors import InvalidInput
+from citybrain.errors import JSON_ERRORS, InvalidInput
 
 VERSION = 1
 READABLE = (1,)
@@ -124,7 +124,7 @@ def decode(value: bytes, rosters: Rosters) -> Batch | Control:
     if value[:1] == b"{":
         try:
             record: Control = _control.decode(value)
-        except msgspec.MsgspecError as error:
+        except JSON_ERRORS as error:
             raise InvalidInput("head", f"control record: {error}") from error
         _check_version(record.version)
         return record

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from citybrain.errors import InvalidInput
+from citybrain.errors import JSON_ERRORS, InvalidInput
 
 Array = npt.NDArray[Any]
 _HEAD = b"citybrain"
@@ -92,8 +92,10 @@ def decode(
         reader = pa.ipc.open_stream(pa.py_buffer(value))
         batch = reader.read_next_batch()
         batch.validate(full=True)
+        names = batch.schema.names
     head = _head(reader.schema, head_type)
-    names = batch.schema.names
+    if len(set(names)) != len(names):
+        raise InvalidInput("columns", f"a column stands twice in {names}")
     data: dict[str, Array] = {}
     for name, dtype in types.items():
         if name not in names:
@@ -135,5 +137,5 @@ def _head(schema: pa.Schema, head_type: type[_T]) -> _T:
         raise InvalidInput("head", "schema metadata has no 'citybrain' entry")
     try:
         return msgspec.json.decode(raw, type=head_type)
-    except msgspec.MsgspecError as error:
+    except JSON_ERRORS as error:
         raise InvalidInput("head", f"head: {error}") from error

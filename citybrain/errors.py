@@ -6,6 +6,11 @@ a wrong setting from a broker that is away.
 
 from typing import ClassVar
 
+import msgspec
+
+JSON_ERRORS = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+"""All that msgspec raises on hostile JSON: wrong form, broken UTF-8, bottomless nesting."""
+
 
 class CityBrainError(Exception):
     """Base of every error that a user can act on."""

@@ -8,7 +8,7 @@ from typing import Literal
 
 import msgspec
 
-from citybrain.errors import InvalidInput
+from citybrain.errors import JSON_ERRORS, InvalidInput
 
 VERSION = 1
 READABLE = (1,)
@@ -185,7 +185,7 @@ def decode(value: bytes) -> Entry:
     """A record of the findings log. Raises InvalidInput `head` or `version`."""
     try:
         entry: Entry = _entry.decode(value)
-    except msgspec.MsgspecError as error:
+    except JSON_ERRORS as error:
         raise InvalidInput("head", f"findings log: {error}") from error
     if entry.version not in READABLE:
         raise InvalidInput("version", f"version: {entry.version} is not one of {READABLE}")

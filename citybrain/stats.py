@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from citybrain import columns
 from citybrain.columns import Roster, Rosters
-from citybrain.errors import InvalidInput
+from citybrain.errors import JSON_ERRORS, InvalidInput
 
 VERSION = 1
 READABLE = (1,)
@@ -119,7 +119,7 @@ def decode(value: bytes, rosters: Rosters) -> Decoded:
         try:
             record: Control = _control.decode(value)
             return record
-        except msgspec.MsgspecError as error:
+        except JSON_ERRORS as error:
             raise InvalidInput("head", f"control record: {error}") from error
     head, got = columns.decode(value, StatsHead, rosters, _TYPES)
     if head.version not in READABLE:
