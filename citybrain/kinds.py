@@ -163,7 +163,16 @@ KINDS: dict[str, Kind] = {
     kind.name: kind
     for kind in (
         _traffic("vehicle_count", "车流量", "Vehicle count", "{vehicles}", 1000.0, 1.0, total=True),
-        _traffic("occupancy", "占有率", "Occupancy", "%", 100.0, 2**-7),
+        # A count repeats itself in steady traffic; a share of time in hundredths does not.
+        _traffic(
+            "occupancy",
+            "占有率",
+            "Occupancy",
+            "%",
+            100.0,
+            2**-7,
+            health=Health(silent_ms=40 * SECOND, stuck_ms=2 * MINUTE, rest=0.0),
+        ),
         _traffic(
             "vehicle_speed",
             "车速",
