@@ -38,8 +38,10 @@ class Window(msgspec.Struct, frozen=True, kw_only=True):
 class Finding(msgspec.Struct, frozen=True, kw_only=True, tag="finding", tag_field="type"):
     """A detector's word on one place: raised, updated while it lasts, cleared.
 
-    id: deterministic, `<detector>/<kind>/<sensor or link>/<onset_ms>`. at_ms: event time, end
-    of the window that decided it. onset_ms: start of the first window that supports it.
+    id: deterministic, `<rule>/<kind>/<sensor or link>/<onset_ms>`; rule names the pack's rule
+    for which its detector ran. at_ms: event time of the decision: end of the window that
+    decided it, or the first millisecond after what the shard's progress has already passed.
+    onset_ms: start of the first window that supports it.
     observed, expected: in `unit`. score: how far apart, in the detector's own scale, with
     `threshold` the value at which it raises. cause_ms: the broker's receipt time of the
     reading that moved the watermark (for latency). params: further facts for the text.
@@ -48,6 +50,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True, tag="finding", tag_fiel
     version: int = VERSION
     id: str
     detector: str
+    rule: str = ""
     state: Literal["raised", "updated", "cleared"]
     kind: str
     place: Place

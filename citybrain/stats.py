@@ -69,7 +69,10 @@ class Stats:
 class Effective(msgspec.Struct, frozen=True, kw_only=True, tag="model", tag_field="type"):
     """From the window that starts at `from_ms` on, use this model (by content hash).
 
-    role: what the model is for (`baseline`, `forecast`, ...); digest "" demotes it.
+    The model travels in the record, so that the log alone says what the stage did. role:
+    `fit` (baseline and forecaster of a kind, `body` as `citybrain.models.fit` wrote it) or
+    `forecast` with digest "", which demotes the forecaster to the historical average. A large
+    model comes in parts, each of some sensors, `part` from 0 to `parts` - 1.
     """
 
     version: int = VERSION
@@ -79,10 +82,17 @@ class Effective(msgspec.Struct, frozen=True, kw_only=True, tag="model", tag_fiel
     digest: str
     from_ms: int
     at_ms: int
+    body: bytes = b""
+    part: int = 0
+    parts: int = 1
 
 
 class Rules(msgspec.Struct, frozen=True, kw_only=True, tag="rules", tag_field="type"):
-    """A pack change (a threshold, a parked sensor) takes effect here in the log."""
+    """A pack change (a threshold, a parked sensor) takes effect here in the log.
+
+    settings: `<rule>.<field>` -> number (raise_at, clear_at, hold_s, a key of settings);
+    `maintenance.<sensor>` -> true while the sensor is parked.
+    """
 
     version: int = VERSION
     shard: str
@@ -91,9 +101,20 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True, tag="rules", tag_field="t
     at_ms: int
 
 
-Control = Effective | Rules
-Decoded = Stats | Effective | Rules
-Purpose = Literal["baseline", "forecast"]
+class Passed(msgspec.Struct, frozen=True, kw_only=True, tag="passed", tag_field="type"):
+    """The shard's watermark has passed `through_ms`, whether or not a window closed there.
+
+    Keeps the progress of a shard going whose only kinds have long windows.
+    """
+
+    version: int = VERSION
+    shard: str
+    through_ms: int
+
+
+Control = Effective | Rules | Passed
+Decoded = Stats | Effective | Rules | Passed
+Purpose = Literal["fit", "forecast"]
 
 _TYPES = {
     "seen": np.int32, "late": np.int32, "sum": np.float64, "sumsq": np.float64,

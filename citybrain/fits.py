@@ -1,0 +1,79 @@
+"""The models log: what was fitted, how well it does, and what was demoted. Compacted by key."""
+
+import msgspec
+
+VERSION = 1
+
+
+class Fit(msgspec.Struct, frozen=True, kw_only=True, tag="fit", tag_field="type"):
+    """A model was fitted and sent to its shard. Key `fit/<shard>/<kind>`.
+
+    digest: hash of the model's bytes; the same rows give the same. since_ms, until_ms: the
+    interval of its rows. from_ms: start of the first window that it is used for.
+    """
+
+    version: int = VERSION
+    shard: str
+    kind: str
+    digest: str
+    forecaster: str
+    since_ms: int
+    until_ms: int
+    from_ms: int
+    rows: int
+    sensors: int
+    seed: int
+    at_ms: int
+
+
+class Score(msgspec.Struct, frozen=True, kw_only=True):
+    """Mean absolute errors at one horizon, older ones forgotten by half in two days.
+
+    regime: `calm` or `congested`: whether the sensor was near its baseline at the issue.
+    weight: how many truths stand behind it. coverage: share of truths within the interval.
+    """
+
+    horizon_ms: int
+    regime: str
+    weight: float
+    model: float
+    persistence: float
+    historical_average: float
+    coverage: float
+
+
+class Scoreboard(msgspec.Struct, frozen=True, kw_only=True, tag="scoreboard", tag_field="type"):
+    """How the forecasts of a kind did against what came true. Key `scoreboard/<shard>/<kind>`.
+
+    demoted: horizons at which the historical average is used because the model fell behind.
+    """
+
+    version: int = VERSION
+    shard: str
+    kind: str
+    digest: str
+    at_ms: int
+    scores: list[Score]
+    demoted: list[int] = []
+
+
+class Demotion(msgspec.Struct, frozen=True, kw_only=True, tag="demotion", tag_field="type"):
+    """A forecaster fell behind and is out of use at a horizon from `at_ms` on.
+
+    Key `demotion/<shard>/<kind>/<horizon_ms>`. A new fit starts with a clean record.
+    """
+
+    version: int = VERSION
+    shard: str
+    kind: str
+    digest: str
+    horizon_ms: int
+    at_ms: int
+    model_error: float
+    best_error: float
+    best: str
+
+
+Record = Fit | Scoreboard | Demotion
+decoder = msgspec.json.Decoder(Record)
+"""Reads any record of the models log."""
