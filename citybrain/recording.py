@@ -138,7 +138,7 @@ def cut(
     for rows in _chunks(path, layout, start_ms, end_ms):
         rows = rows.after(rest)
         time = rows.columns[2]
-        whole = int(np.searchsorted(time, time[-1] // step * step)) if len(time) else 0
+        whole = int(np.searchsorted(time, time[-1] // step * step))
         rest = rows.take(slice(whole, None))
         yield from log.steps(rows.take(slice(whole)))
     if rest is not None:
@@ -169,6 +169,8 @@ class _Log:
 
     def steps(self, rows: _Rows) -> Iterator[Batch | Heartbeat]:
         group, position, time, _, _ = rows.columns
+        if not len(time):
+            return
         steps = time // self.step
         order = np.lexsort((position, time, group, steps))
         rows, steps = rows.take(order), steps[order]
@@ -183,7 +185,7 @@ class _Log:
                 "repeat", f"time: {name} has two readings of {one.kind} at {time[again[0]]}"
             )
         edges = np.flatnonzero((group[1:] != group[:-1]) | (steps[1:] != steps[:-1])) + 1
-        starts = [0, *edges.tolist()] if len(time) else []
+        starts = [0, *edges.tolist()]
         ends = [*starts[1:], len(time)]
         said: dict[tuple[str, str], list[slice]] = {}
         for i, (start, end) in enumerate(zip(starts, ends, strict=True)):
@@ -336,6 +338,8 @@ class RecordingWriter:
         self._held = table.slice(whole)
 
     def _put(self, table: pa.Table) -> None:
+        if not table.num_rows:
+            return
         self.rows += table.num_rows
         self._writer.write_table(table, row_group_size=_CHUNK)
 
