@@ -77,6 +77,21 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True, tag="progress", tag_fi
     through_ms: int
 
 
+class LeaveOutShard(
+    msgspec.Struct, frozen=True, kw_only=True, tag="leave-out-shard", tag_field="type"
+):
+    """The others need not wait for this shard any more, until it has caught up with them.
+
+    Written by the alerting stage's own tick. through_ms: the shard's progress when this was
+    judged; void if the shard has moved since. at_ms: the wall clock then.
+    """
+
+    version: int = VERSION
+    shard: str
+    through_ms: int
+    at_ms: int
+
+
 class Acknowledge(msgspec.Struct, frozen=True, kw_only=True, tag="acknowledge", tag_field="type"):
     """Somebody has seen an alert and says so, for everybody."""
 
@@ -129,8 +144,23 @@ class SetThreshold(
     value: float
 
 
-Command = Acknowledge | Assign | Shelve | SetThreshold
-Entry = Finding | Progress | Command
+class SetMaintenance(
+    msgspec.Struct, frozen=True, kw_only=True, tag="set-maintenance", tag_field="type"
+):
+    """A sensor is being worked on until a stated event time; until_ms = 0 ends it."""
+
+    version: int = VERSION
+    id: str
+    person: str
+    issued_ms: int
+    expires_ms: int
+    sensor: str
+    until_ms: int
+    reason: str = ""
+
+
+Command = Acknowledge | Assign | Shelve | SetThreshold | SetMaintenance
+Entry = Finding | Progress | LeaveOutShard | Command
 
 _entry = msgspec.json.Decoder(Entry)
 

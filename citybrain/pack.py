@@ -15,7 +15,7 @@ import msgspec
 from citybrain.city import Calendar, City, Link, Sensor, find
 from citybrain.errors import PackError
 from citybrain.kinds import KINDS, Kind
-from citybrain.rules import Rule
+from citybrain.rules import Rule, ancestors, inconsistency
 
 _T = TypeVar("_T")
 
@@ -216,9 +216,14 @@ def _rules(path: Path, kinds: Mapping[str, Kind]) -> dict[str, Rule]:
         for kind in rules[name].kinds:
             if kind not in kinds:
                 raise PackError(f"{path}: [{name}]: kinds: {kind!r} is not a kind")
+        problem = inconsistency(rules[name])
+        if problem:
+            raise PackError(f"{path}: [{name}]: {problem}")
     for rule in rules.values():
         if rule.parent and rule.parent not in rules:
             raise PackError(f"{path}: [{rule.name}]: parent: {rule.parent!r} is not a rule")
+        if rule.name in ancestors(rules, rule.name):
+            raise PackError(f"{path}: [{rule.name}]: parent: is its own ancestor")
     return rules
 
 

@@ -4,9 +4,15 @@ A rule names what is looked for (`detector` and its numbers), how findings becom
 (`cause`, `group`), how bad it is (`severity`) and what to do (`advice`).
 """
 
-from typing import Literal
+import math
+from collections.abc import Mapping
+from typing import Any, Literal
 
 import msgspec
+
+from citybrain.errors import UsageError
+
+_NUMBERS = ("raise_at", "clear_at", "hold_s")
 
 
 class Rule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -38,3 +44,81 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     levels: dict[str, float] = {}
     settings: dict[str, float | str] = {}
     enabled: bool = True
+
+
+def numbers(rule: Rule) -> dict[str, float | None]:
+    """The fields of a rule that can be changed while it works, with their values.
+
+    They are raise_at, clear_at, hold_s, `levels.<severity>`, and the numbers of `settings`.
+    """
+    fields: dict[str, float | None] = {name: getattr(rule, name) for name in _NUMBERS}
+    fields |= {f"levels.{severity}": value for severity, value in rule.levels.items()}
+    return fields | {k: v for k, v in rule.settings.items() if isinstance(v, int | float)}
+
+
+def with_number(rule: Rule, field: str, value: float) -> Rule:
+    """The rule with one number changed and everything checked.
+
+    Raises UsageError naming the field, the value and what was expected.
+    """
+    known = numbers(rule)
+    if field not in known:
+        raise UsageError(f"{rule.name}.{field}: not a number of this rule; it has {sorted(known)}")
+    if not math.isfinite(value):
+        raise UsageError(f"{rule.name}.{field}: {value} is not a finite number")
+    if field == "hold_s" and (value < 0 or value != int(value)):
+        raise UsageError(f"{rule.name}.hold_s: {value} is not a whole number of seconds >= 0")
+    changed = _replaced(rule, field, value)
+    problem = inconsistency(changed)
+    if problem:
+        raise UsageError(f"{rule.name}.{problem}")
+    return changed
+
+
+def inconsistency(rule: Rule) -> str:
+    """What does not fit together in a rule's numbers, or ""."""
+    sign = -1.0 if rule.below else 1.0
+    if rule.clear_at is not None and sign * rule.clear_at > sign * rule.raise_at:
+        side = "below" if rule.below else "above"
+        return f"clear_at: {rule.clear_at} is {side} raise_at = {rule.raise_at}: never clears"
+    if not set(rule.levels) <= set("1234"):
+        return f"levels: {sorted(rule.levels)} are not severities from 1 (red) to 4 (blue)"
+    ladder = [sign * rule.levels[severity] for severity in sorted(rule.levels)]
+    if ladder != sorted(ladder, reverse=True):
+        return f"levels: {rule.levels} do not grow towards severity 1"
+    return ""
+
+
+def ancestors(rules: Mapping[str, Rule], name: str) -> list[str]:
+    """The parent of a rule, its parent's parent, and so on; a circle is gone round once."""
+    line: list[str] = []
+    parent = rules[name].parent
+    while parent and parent not in line:
+        line.append(parent)
+        parent = rules[parent].parent
+    return line
+
+
+def adjusted(
+    rules: Mapping[str, Rule], settings: Mapping[str, float | str | bool]
+) -> dict[str, Rule]:
+    """The rules of a pack under the changed numbers of a `stats.Rules` record.
+
+    Keys of settings that are not `<rule>.<number>` are passed over: the record also says
+    other things, and a number may belong to a rule that the pack no longer has.
+    """
+    result = dict(rules)
+    for key, value in settings.items():
+        name, _, field = key.partition(".")
+        if name in result and field in numbers(result[name]):
+            result[name] = _replaced(result[name], field, float(value))
+    return result
+
+
+def _replaced(rule: Rule, field: str, value: float) -> Rule:
+    change: dict[str, Any] = {field: int(value) if field == "hold_s" else value}
+    if field.startswith("levels."):
+        change = {"levels": rule.levels | {field.removeprefix("levels."): value}}
+    elif field not in _NUMBERS:
+        change = {"settings": rule.settings | {field: value}}
+    return msgspec.structs.replace(rule, **change)

@@ -91,7 +91,9 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True, tag="rules", tag_field="t
     """A pack change (a threshold, a parked sensor) takes effect here in the log.
 
     settings: `<rule>.<field>` -> number (raise_at, clear_at, hold_s, a key of settings);
-    `maintenance.<sensor>` -> true while the sensor is parked.
+    `maintenance.<sensor>` -> true while the sensor is parked, false from then on. Always all
+    that was ever changed, so that the last such record of a log says everything.
+    pack: the version that findings carry from here on.
     """
 
     version: int = VERSION
