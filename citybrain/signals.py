@@ -1,0 +1,140 @@
+"""Signals: what a junction is, what its detectors say, what a plan asks for.
+
+Terms as in NTCIP 1202 and the German RiLSA: a *signal group* is a set of lamps that always
+show the same; a *stage* is a set of groups that are green together; a *movement* is what a
+vehicle or pedestrian does through the junction. The commissioned safety table of a junction
+(`Table`) belongs to its interlock alone and shares no code with the controllers.
+"""
+
+from typing import Literal
+
+import msgspec
+
+from citybrain.errors import JSON_ERRORS, InvalidInput
+
+VERSION = 1
+READABLE = (1,)
+
+Lamp = Literal["red", "yellow", "green"]
+
+
+class Group(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One signal group. Durations in ms.
+
+    clear_ms: how long it must have been red before a conflicting group may go green
+    (all-red for vehicles; for pedestrians the time to walk across at 1.2 m/s).
+    max_red_ms: no longer red than this while somebody may be waiting. links: indices of the
+    lamps of this group at the controller (in SUMO: positions in the state string).
+    """
+
+    id: str
+    kind: Literal["vehicle", "pedestrian"]
+    min_green_ms: int
+    yellow_ms: int
+    clear_ms: int
+    max_red_ms: int
+    links: list[int]
+
+
+class Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The commissioned safety table of one junction: groups, and which exclude each other."""
+
+    version: int = VERSION
+    junction: str
+    groups: list[Group]
+    conflicts: list[tuple[str, str]]
+
+
+class StageDef(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A named set of groups that are green together."""
+
+    name: str
+    green: list[str]
+
+
+class Step(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One step of a local plan: a stage and its green time, in ms."""
+
+    stage: str
+    green_ms: int
+
+
+class LocalPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The fixed-time plan that runs when nobody says better. offset_ms: start of its first
+    step within the cycle, counted from 1970 so that junctions agree without talking."""
+
+    steps: list[Step]
+    offset_ms: int = 0
+
+
+class Movement(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Lanes in to lanes out under one group. detectors: of the lanes in, nearest first."""
+
+    group: str
+    lanes_in: list[str]
+    lanes_out: list[str]
+    detectors: list[str] = []
+    saturation_veh_h: float = 1800.0
+
+
+class Junction(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """All that the city knows of a signalled junction (`signals.toml` of a pack)."""
+
+    id: str
+    table: Table
+    stages: list[StageDef]
+    plan: LocalPlan
+    movements: list[Movement]
+    zone: str = ""
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True, tag="plan", tag_field="type"):
+    """What the signals agent asks of a junction's arbiter: go to this stage, hold it until.
+
+    sequence grows by one with each plan for a junction, so that a replayed one is known.
+    source: who asks; the arbiter ranks operator > emergency > priority > adaptive > local.
+    why: what the plan reacts to, for people. mac: HMAC-SHA256 over the record without it.
+    """
+
+    version: int = VERSION
+    junction: str
+    sequence: int
+    issued_ms: int
+    expires_ms: int
+    source: Literal["operator", "emergency", "priority", "adaptive"]
+    stage: str
+    why: str
+    mac: str = ""
+
+
+class DetectorState(msgspec.Struct, frozen=True, kw_only=True, tag="detector", tag_field="type"):
+    """What one detector measured in the last interval (5 s): vehicles that passed, share of
+    time occupied (0..1), vehicles standing on an area detector. Latest wins, no revisions."""
+
+    version: int = VERSION
+    detector: str
+    at_ms: int
+    expires_ms: int
+    passed: int
+    occupancy: float
+    waiting: int = 0
+
+
+class Refusal(msgspec.Struct, frozen=True, kw_only=True):
+    """Why a plan or a change of lamps was turned down, in words that name field and value."""
+
+    junction: str
+    at_ms: int
+    rule: str
+    why: str
+
+
+def decode_plan(value: bytes) -> Plan:
+    """A plan from its JSON. Raises InvalidInput `head` or `version`."""
+    try:
+        plan = msgspec.json.decode(value, type=Plan)
+    except JSON_ERRORS as error:
+        raise InvalidInput("head", f"plan: {error}") from error
+    if plan.version not in READABLE:
+        raise InvalidInput("version", f"version: {plan.version} is not one of {READABLE}")
+    return plan
