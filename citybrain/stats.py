@@ -17,6 +17,8 @@ from citybrain.errors import JSON_ERRORS, InvalidInput
 
 VERSION = 1
 READABLE = (1,)
+PART = 8_192
+"""Sensors in one message at most, so that it stays well below Kafka's usual megabyte."""
 
 
 class StatsHead(msgspec.Struct, frozen=True, kw_only=True):
@@ -26,6 +28,8 @@ class StatsHead(msgspec.Struct, frozen=True, kw_only=True):
     for a rolling window. cause_offset, cause_ms: the record of the readings log that moved
     the watermark (or, for a revision, brought the late reading), with the time at which the
     broker received it. backfill: recomputed in bulk; raises no live alert.
+    part, parts: a shard with more than `PART` sensors tells a window in several messages,
+    each of other sensors; a window is whole when all its parts are there.
     """
 
     version: int = VERSION
@@ -41,6 +45,8 @@ class StatsHead(msgspec.Struct, frozen=True, kw_only=True):
     generated: bool = False
     backfill: bool = False
     pack: str = ""
+    part: int = 0
+    parts: int = 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -150,8 +150,9 @@ def check(shape: Shape, told: Told, counted: list[Reading]) -> None:
     assert seen == truth
     for row in told.rows.values():
         if not row["seen"]:
-            assert row["sum"] == row["sumsq"] == 0 and row["last_ms"] == -1
-            assert isnan(row["min"]) and isnan(row["max"]) and isnan(row["last"])
+            assert row["sum"] == row["sumsq"] == 0
+            assert row["last_ms"] == -1
+            assert all(isnan(row[column]) for column in ("min", "max", "last"))
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)

@@ -1,0 +1,172 @@
+"""Gateways of a shard: which batches were had already, and what time everybody has passed."""
+
+from collections.abc import Iterable, Mapping
+from typing import Literal
+
+import msgspec
+
+from citybrain.batch import Idle, LeaveOut
+from citybrain.errors import InvalidInput
+
+VERSION = 1
+SILENT_INTERVALS = 3
+"""A gateway that misses so many of its heartbeats is not waited for."""
+MAX_GAPS = 4_096
+MAX_INCARNATIONS = 16
+LIVE_MS = 3_600_000
+"""A gateway whose watermark is within this of the broker's clock reports the present."""
+
+
+class Sequence(msgspec.Struct):
+    """Numbers of one incarnation's batches: all below `next` were had, save the gaps."""
+
+    next: int = 0
+    gaps: list[tuple[int, int]] = []
+
+    def take(self, seq: int) -> tuple[bool, int]:
+        """Whether this number is new, and how many before it are missing since now."""
+        if seq >= self.next:
+            missing = seq - self.next
+            if missing:
+                self.gaps = [*self.gaps, (self.next, seq)][-MAX_GAPS:]
+            self.next = seq + 1
+            return True, missing
+        for i, (first, end) in enumerate(self.gaps):
+            if first <= seq < end:
+                parts = [(a, b) for a, b in ((first, seq), (seq + 1, end)) if a < b]
+                self.gaps = self.gaps[:i] + parts + self.gaps[i + 1 :]
+                return True, -1
+        return False, 0
+
+
+class Gateway(msgspec.Struct, kw_only=True):
+    """What is known of one gateway. heard_ms: the broker's clock when it spoke last."""
+
+    version: int = VERSION
+    incarnations: dict[str, Sequence] = {}
+    watermark_ms: int | None = None
+    heard_ms: int = 0
+    interval_ms: int = 5_000
+    left_out: bool = False
+
+
+class Gateways:
+    """All gateways of one shard that were ever heard, and the shard's watermark.
+
+    ring_ms: gateway -> how far it may lag behind the first one and still be waited for.
+    A gateway that was never heard is not waited for.
+    """
+
+    def __init__(self, ring_ms: Mapping[str, int]) -> None:
+        self._ring_ms = ring_ms
+        self._default_ring = min(ring_ms.values(), default=0)
+        self.known: dict[str, Gateway] = {}
+        self.watermark_ms: int | None = None
+        self.idle_ms: int | None = None
+        self.changed: set[str] = set()
+
+    def take(self, gateway: str, incarnation: str, seq: int) -> tuple[bool, int]:
+        """Whether a batch is new; and how many numbers are newly missing (-1: one less)."""
+        one = self._one(gateway)
+        sequence = one.incarnations.get(incarnation)
+        if sequence is None:
+            kept = list(one.incarnations.items())[-(MAX_INCARNATIONS - 1) :]
+            sequence = Sequence()
+            one.incarnations = dict([*kept, (incarnation, sequence)])
+        return sequence.take(seq)
+
+    def speak(self, gateway: str, watermark_ms: int, at_ms: int, interval_ms: int = 0) -> None:
+        """A gateway was heard: it sends nothing before `watermark_ms` any more."""
+        one = self._one(gateway)
+        if one.watermark_ms is None or watermark_ms > one.watermark_ms:
+            one.watermark_ms = watermark_ms
+        one.heard_ms = max(one.heard_ms, at_ms)
+        one.interval_ms = interval_ms or one.interval_ms
+        one.left_out = False
+        self._settle()
+
+    def leave_out(self, record: LeaveOut) -> None:
+        """Do not wait for a gateway until it speaks."""
+        if record.gateway in self.known:
+            one = self._one(record.gateway)
+            # It may have spoken or caught up between the decision and its record.
+            if record.reason == "silent":
+                one.left_out = _is_silent(one, record.at_ms)
+            else:
+                one.left_out = record.gateway not in dict(self.waited_for())
+            self._settle()
+
+    def idle(self, record: Idle) -> None:
+        """Nobody is left to wait for: time passes by itself."""
+        if all(one.left_out for one in self.known.values()):
+            self.idle_ms = max(record.watermark_ms, self.idle_ms or record.watermark_ms)
+            self._settle()
+
+    def waited_for(self) -> Iterable[tuple[str, Gateway]]:
+        """The gateways that hold the watermark: heard, not left out, not lagging."""
+        marks = [g.watermark_ms for g in self.known.values() if g.watermark_ms is not None]
+        first = max(marks, default=0)
+        return [
+            (name, one)
+            for name, one in self.known.items()
+            if one.watermark_ms is not None
+            and not one.left_out
+            and one.watermark_ms >= first - self.ring_ms(name)
+        ]
+
+    def ring_ms(self, gateway: str) -> int:
+        """How far a gateway may lag."""
+        return self._ring_ms.get(gateway, self._default_ring)
+
+    def proposals(self, shard: str, now_ms: int, step_ms: int) -> list[LeaveOut | Idle]:
+        """What the clock asks for: gateways to leave out, or time to pass by itself.
+
+        step_ms: shortest pane of the shard; time passes by whole ones.
+        """
+        asked: list[LeaveOut | Idle] = []
+        waited = dict(self.waited_for())
+        for name, one in self.known.items():
+            if one.left_out or one.watermark_ms is None:
+                continue
+            silent = _is_silent(one, now_ms)
+            if silent or name not in waited:
+                reason: Literal["silent", "lagging"] = "silent" if silent else "lagging"
+                asked.append(LeaveOut(shard=shard, gateway=name, reason=reason, at_ms=now_ms))
+        heard = [g for g in self.known.values() if g.watermark_ms is not None]
+        if asked or not heard or any(not g.left_out for g in heard):
+            return asked
+        latest = max(heard, key=lambda g: (g.watermark_ms or 0, g.heard_ms))
+        behind = latest.heard_ms - (latest.watermark_ms or 0)
+        if abs(behind) > LIVE_MS:
+            return []  # a recording that has ended: its time does not go on with ours
+        target = (now_ms - behind) // step_ms * step_ms
+        if self.watermark_ms is None or target >= self.watermark_ms + step_ms:
+            return [Idle(shard=shard, watermark_ms=target, at_ms=now_ms)]
+        return []
+
+    def blocks(self) -> dict[str, bytes]:
+        """Changed state, one small block a gateway."""
+        names, self.changed = sorted(self.changed), set()
+        return {f"gateway/{name}": msgspec.json.encode(self.known[name]) for name in names}
+
+    def restore(self, name: str, block: bytes) -> None:
+        """Take back one block. Raises InvalidInput `version` if it is newer than this code."""
+        one = msgspec.json.decode(block, type=Gateway)
+        if one.version != VERSION:
+            raise InvalidInput("version", f"{name}: version: {one.version} is not {VERSION}")
+        self.known[name.removeprefix("gateway/")] = one
+
+    def _one(self, gateway: str) -> Gateway:
+        self.changed.add(gateway)
+        return self.known.setdefault(gateway, Gateway())
+
+    def _settle(self) -> None:
+        """The watermark never goes back."""
+        marks = [one.watermark_ms or 0 for _, one in self.waited_for()]
+        passed = min(marks) if marks else self.idle_ms
+        if passed is not None:
+            self.watermark_ms = max(passed, self.watermark_ms or passed)
+
+
+def _is_silent(gateway: Gateway, now_ms: int) -> bool:
+    return now_ms - gateway.heard_ms > SILENT_INTERVALS * gateway.interval_ms

@@ -1,0 +1,35 @@
+"""The stages of the engine, by name: one line each.
+
+A stage is made for one partition of its input topic. Factories import what they need when
+they are called, so that a worker loads only the stages that it runs.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from citybrain.city import City
+from citybrain.stage import Stage
+
+
+@dataclass(frozen=True, slots=True)
+class StageRow:
+    """topic: the input log's short name. make: (city, partition) -> its stage.
+
+    snapshot_ms: how often state is made durable at most; a stage that writes to compacted
+    topics shows its output only then.
+    """
+
+    topic: str
+    make: Callable[[City, int], Stage]
+    snapshot_ms: int = 1_000
+
+
+def _rollup(city: City, partition: int) -> Stage:
+    from citybrain.streams.rollup import Rollup
+
+    return Rollup(city, partition)
+
+
+STAGES: dict[str, StageRow] = {
+    "rollup": StageRow("readings", _rollup),
+}
