@@ -23,6 +23,9 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True):
     highest. active and acknowledged are independent. findings: ids, newest last, capped;
     finding_count is the whole number. advice: key of what to do about it, in the catalogue
     of the page. suppressed_by: the alert whose consequence this one is.
+    acknowledged_ms: wall clock at which acknowledged_by said so; the other times are event
+    times. place: as wide as the rule groups; zone "" is the whole city. person: whose command
+    this transition carries out, "" for none.
     cause_ms: broker's receipt time of the reading behind this transition (for latency).
     """
 
@@ -40,6 +43,7 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True):
     updated_ms: int
     cleared_ms: int | None = None
     acknowledged_by: str = ""
+    acknowledged_ms: int | None = None
     comment: str = ""
     assignee: str = ""
     shelved_until_ms: int = 0

@@ -30,6 +30,13 @@ def _rollup(city: City, partition: int) -> Stage:
     return Rollup(city, partition)
 
 
+def _alerting(city: City, partition: int) -> Stage:
+    from citybrain.streams.alerting import Alerting
+
+    return Alerting(city)
+
+
 STAGES: dict[str, StageRow] = {
     "rollup": StageRow("readings", _rollup),
+    "alerting": StageRow("findings", _alerting),
 }
