@@ -1,0 +1,165 @@
+"""What is usual: expected value and robust scale of a sensor by day class and time of day.
+
+Two tables of slots a sensor (working days, free days). A slot's mean is weighted towards
+recent visits, smoothed over its neighbours, and drawn towards the slot's mean over both day
+classes and the sensor's own mean as long as it has few visits. Residuals are clipped while
+learning, so that an incident of last week is not expected this week.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from citybrain.kinds import DAY, Kind
+from citybrain.models.block import Array, Arrays
+from citybrain.models.daytime import Daytime, slots_of
+
+MIN_VISITS = 3.0
+"""Days on which a time of day must have been seen before anything is expected of it."""
+
+_FORGET = 0.08  # share of its weight that a visit loses with each later one
+_CLIP = 4.0  # scales; wider residuals teach no more than this
+_COLD = 0.35  # visits that the more general mean counts for
+_ABS_TO_SD = 1.2533  # mean absolute deviation to standard deviation of a normal
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """Per sensor: mean and scale, both NaN where there is not enough history."""
+
+    mean: Floats
+    scale: Floats
+
+
+@dataclass(frozen=True, slots=True)
+class Baseline:
+    """Tables [2, slots, n] of mean, scale and visits, for windows of `step_ms`."""
+
+    step_ms: int
+    mean: Array
+    scale: Array
+    visits: Array
+
+    def at(self, start_ms: int, daytime: Daytime) -> Expected:
+        """What is usual for the window that starts at `start_ms`: O(sensors)."""
+        mean, scale = self.over(np.array([start_ms], dtype=np.int64), daytime)
+        return Expected(mean[0], scale[0])
+
+    def over(self, start_ms: npt.NDArray[np.int64], daytime: Daytime) -> tuple[Floats, Floats]:
+        """Mean and scale [T, n] for many windows; linear between the middles of slots."""
+        slots = self.mean.shape[1]
+        group, part = daytime.split(start_ms)[:2]
+        place = (part + self.step_ms / 2) * slots / DAY - 0.5
+        low = np.floor(place).astype(np.int64)
+        share = (place - low)[:, None]
+        a, b = low % slots, (low + 1) % slots
+        mean = self.mean[group, a] * (1 - share) + self.mean[group, b] * share
+        scale = self.scale[group, a] * (1 - share) + self.scale[group, b] * share
+        seen = self.visits.sum(axis=0)
+        cold = np.minimum(seen[a], seen[b]) < MIN_VISITS
+        return np.where(cold, np.nan, mean), np.where(cold, np.nan, scale)
+
+    def arrays(self) -> Arrays:
+        """The tables with the sensor as first axis, as model bodies hold them."""
+        return {
+            "mean": np.moveaxis(self.mean, 2, 0).astype(np.float32),
+            "scale": np.moveaxis(self.scale, 2, 0).astype(np.float32),
+            "visits": np.moveaxis(self.visits, 2, 0).astype(np.float32),
+        }
+
+    @staticmethod
+    def of(arrays: Arrays, step_ms: int) -> "Baseline":
+        """The baseline whose `arrays` these are."""
+        mean, scale, visits = (
+            np.ascontiguousarray(np.moveaxis(arrays[name].astype(np.float64), 0, 2))
+            for name in ("mean", "scale", "visits")
+        )
+        return Baseline(step_ms, mean, scale, visits)
+
+
+def empty(step_ms: int, n: int) -> Baseline:
+    """A baseline that expects nothing of anybody."""
+    shape = (2, slots_of(step_ms), n)
+    return Baseline(step_ms, np.zeros(shape), np.ones(shape), np.zeros(shape))
+
+
+def fit(
+    start_ms: npt.NDArray[np.int64], value: Floats, step_ms: int, kind: Kind, daytime: Daytime
+) -> Baseline:
+    """Learn from windows [T] of sensors [n]; `value` [T, n] is NaN where nothing was seen."""
+    slots = slots_of(step_ms)
+    n = value.shape[1]
+    if not len(start_ms) or not n:
+        return empty(step_ms, n)
+    group, part, day = daytime.split(start_ms)
+    table = group * slots + (part * slots) // DAY
+    weight = _recency(group, day)
+    order = np.argsort(table, kind="stable")
+    edges = np.flatnonzero(np.diff(table[order], prepend=-1))
+    cells = table[order][edges]
+
+    def total(rows: Floats) -> Floats:
+        """Sum over the rows of each (day class, slot): [2, slots, n]."""
+        out = np.zeros((2 * slots, n))
+        out[cells] = np.add.reduceat(rows[order], edges, axis=0)
+        return out.reshape(2, slots, n)
+
+    seen = ~np.isnan(value)
+    weights = seen * weight[:, None]
+    a_visit = max(1.0, DAY / slots / step_ms)
+    visits = total(seen.astype(np.float64)) / a_visit
+    mean = _table(total, np.where(seen, value, 0.0), weights, a_visit)
+    rows = mean.reshape(2 * slots, n)
+    spread = np.abs(value - rows[table])
+    # One scale a sensor is enough to keep incidents out of the second pass.
+    width = _ABS_TO_SD * _ratio(np.nansum(spread * weights, axis=0), weights.sum(axis=0))
+    width = np.maximum(width, kind.resolution)
+    limit = _CLIP * width
+    clipped = np.clip(value, rows[table] - limit, rows[table] + limit)
+    mean = _table(total, np.where(seen, clipped, 0.0), weights, a_visit)
+    rows = mean.reshape(2 * slots, n)
+    spread = np.minimum(np.abs(value - rows[table]), limit)
+    scale = _ABS_TO_SD * _table(total, np.where(seen, spread, 0.0), weights, a_visit, smooth=3)
+    return Baseline(step_ms, mean, _floored(scale, mean, width, kind), visits)
+
+
+def _recency(group: Array, day: Array) -> Floats:
+    """Weight of each row: 0.92 to the power of the days of its class that came after."""
+    weight = np.zeros(len(day))
+    for which in (0, 1):
+        mine = group == which
+        days = np.unique(day[mine])
+        age = len(days) - 1 - np.searchsorted(days, day[mine])
+        weight[mine] = (1.0 - _FORGET) ** age
+    return weight
+
+
+def _table(total: Callable[[Floats], Floats], value: Floats, weights: Floats, a_visit: float, smooth: int = 1) -> Array:
+    """Weighted mean by slot, smoothed round the clock, drawn to more general means."""
+    sums, mass = total(value * weights), total(weights)
+    own = _ratio(sums.sum(axis=(0, 1)), mass.sum(axis=(0, 1)))
+    cold = _COLD * a_visit
+    for _ in range(smooth):
+        sums, mass = _smoothed(sums), _smoothed(mass)
+    slot = (sums.sum(axis=0) + cold * own) / (mass.sum(axis=0) + cold)
+    return (sums + cold * slot) / (mass + cold)  # type: ignore[no-any-return]  # numpy arithmetic
+
+
+def _smoothed(table: Floats) -> Floats:
+    return (np.roll(table, 1, axis=1) + 2 * table + np.roll(table, -1, axis=1)) / 4  # type: ignore[no-any-return]  # numpy arithmetic
+
+
+def _ratio(a: Floats, b: Floats) -> Floats:
+    return np.divide(a, b, out=np.zeros_like(a), where=b > 0)
+
+
+def _floored(scale: Floats, mean: Floats, width: Floats, kind: Kind) -> Floats:
+    """Never narrower than a tenth of the sensor's own width, the kind's grid, or, for counts,
+    the square root of the level (a Poisson count varies by so much)."""
+    floor = np.maximum(0.1 * width, 2 * kind.resolution)
+    if kind.total and kind.resolution >= 1:
+        return np.maximum(np.maximum(scale, floor), np.sqrt(np.maximum(mean, 0.0) + 0.25))
+    return np.maximum(scale, floor)
