@@ -137,7 +137,13 @@ def _recency(group: Array, day: Array) -> Floats:
     return weight
 
 
-def _table(total: Callable[[Floats], Floats], value: Floats, weights: Floats, a_visit: float, smooth: int = 1) -> Array:
+def _table(
+    total: Callable[[Floats], Floats],
+    value: Floats,
+    weights: Floats,
+    a_visit: float,
+    smooth: int = 1,
+) -> Array:
     """Weighted mean by slot, smoothed round the clock, drawn to more general means."""
     sums, mass = total(value * weights), total(weights)
     own = _ratio(sums.sum(axis=(0, 1)), mass.sum(axis=(0, 1)))
@@ -145,11 +151,11 @@ def _table(total: Callable[[Floats], Floats], value: Floats, weights: Floats, a_
     for _ in range(smooth):
         sums, mass = _smoothed(sums), _smoothed(mass)
     slot = (sums.sum(axis=0) + cold * own) / (mass.sum(axis=0) + cold)
-    return (sums + cold * slot) / (mass + cold)  # type: ignore[no-any-return]  # numpy arithmetic
+    return np.asarray((sums + cold * slot) / (mass + cold))
 
 
 def _smoothed(table: Floats) -> Floats:
-    return (np.roll(table, 1, axis=1) + 2 * table + np.roll(table, -1, axis=1)) / 4  # type: ignore[no-any-return]  # numpy arithmetic
+    return (np.roll(table, 1, axis=1) + 2 * table + np.roll(table, -1, axis=1)) / 4
 
 
 def _ratio(a: Floats, b: Floats) -> Floats:

@@ -65,16 +65,16 @@ class Flow:
         """Speed over free speed, speed (km/h), occupancy (%) by link; NaN where unknown."""
         speed = _mean(state["speed"], state["speed_weight"])
         occupancy = _mean(state["occupancy"], state["occupancy_weight"])
-        ratio = speed / self._free
+        ratio = np.asarray(speed / self._free)
         silent = np.isnan(ratio)
         ratio = np.where(silent & (occupancy < EMPTY), 1.0, ratio)
         ratio = np.where(silent & (occupancy > OCCUPIED), 0.0, ratio)
-        return np.minimum(ratio, 1.0), speed, occupancy
+        return np.asarray(np.minimum(ratio, 1.0)), speed, occupancy
 
 
 def _mean(total: Array, weight: Array) -> Array:
     known = weight >= _MIN_WEIGHT
-    return np.divide(total, weight, out=np.full(len(total), np.nan), where=known)
+    return np.asarray(np.divide(total, weight, out=np.full(len(total), np.nan), where=known))
 
 
 def classes(ratio: Array) -> Array:

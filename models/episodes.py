@@ -1,8 +1,8 @@
 """From scores to episodes: hysteresis, duration, refractory time. One rule, many places.
 
-    score   . . 3 4 4 2 . . . . .        raise_at 3, clear_at 2, hold 2 windows, 3 calm rows
-    episode       R       C              R raised, C cleared
-    onset       ^                        first window that supports it
+score   . . 3 4 4 2 . . . . .        raise_at 3, clear_at 2, hold 2 windows, 3 calm rows
+episode       R       C              R raised, C cleared
+onset       ^                        first window that supports it
 """
 
 from dataclasses import dataclass

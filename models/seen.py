@@ -17,9 +17,10 @@ MIN_SHARE = 0.75
 class Seen:
     """Columns [n] in the order of the shard's roster; NaN where a sensor said nothing.
 
-    total: the sum of the readings. value: what models work on: the mean, or for kinds that total the sum, scaled to a full
-    window where a few readings are missing and NaN where more than a quarter are. usual:
-    what the baseline expects, if there is one. parked: sensors in maintenance.
+    total: the sum of the readings. value: what models work on: the mean, or for kinds that
+    total the sum, scaled to a full window where a few readings are missing and NaN where
+    more than a quarter are. usual: what the baseline expects, if there is one. parked:
+    sensors in maintenance.
     """
 
     kind: Kind

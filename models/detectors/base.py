@@ -1,12 +1,9 @@
 """What every detector has: the windows it takes, its places, its scores."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol
 
-import msgspec
-
-from citybrain.errors import PackError
 from citybrain.kinds import MINUTE, Kind
 from citybrain.models.block import Array, Arrays
 from citybrain.models.daytime import Daytime
@@ -60,7 +57,7 @@ class Detector(Protocol):
 Create = Callable[[Rule, Kind, Axis], Detector | None]
 
 
-def limits(rule: Rule, raise_at: float, clear_share: float = 1.0, **defaults: object) -> Limits:
+def limits(rule: Rule, raise_at: float, clear_share: float = 1.0, **defaults: Any) -> Limits:
     """A rule's thresholds; where it states none, the detector's own."""
     at = rule.raise_at or raise_at
     given = Limits(
@@ -70,7 +67,7 @@ def limits(rule: Rule, raise_at: float, clear_share: float = 1.0, **defaults: ob
         hold_ms=rule.hold_s * 1000,
         levels=tuple(sorted(rule.levels.values())),
     )
-    return replace(given, **{k: v for k, v in defaults.items()})  # type: ignore[arg-type]  # field names by the callers in this package
+    return replace(given, **defaults)
 
 
 def window_of(rule: Rule, kind: Kind) -> int | None:
@@ -85,27 +82,6 @@ def window_of(rule: Rule, kind: Kind) -> int | None:
         return wanted
     longer = [w for w in lengths if w > wanted]
     return min(longer) if longer and not kind.total else None
-
-
-def changed(rule: Rule, settings: Mapping[str, float | str | bool]) -> Rule:
-    """The rule with the fields that `settings` (`<rule>.<field>`) names for it.
-
-    Raises PackError for a field that the rule does not have or a value that does not fit.
-    """
-    mine = {k.rpartition(".")[2]: v for k, v in settings.items() if k.rpartition(".")[0] == rule.name}
-    fields = {k: v for k, v in mine.items() if k in Rule.__struct_fields__}
-    extra = {k: v for k, v in mine.items() if k not in Rule.__struct_fields__}
-    if "hold_s" in fields or "window_s" in fields:
-        fields |= {k: int(fields[k]) for k in ("hold_s", "window_s") if k in fields}
-    levels = {k.removeprefix("level_"): v for k, v in extra.items() if k.startswith("level_")}
-    extra = {k: v for k, v in extra.items() if not k.startswith("level_")}
-    new = msgspec.structs.asdict(rule) | fields
-    new["settings"] = rule.settings | extra
-    new["levels"] = rule.levels | levels
-    try:
-        return msgspec.convert(new, Rule)
-    except msgspec.ValidationError as error:
-        raise PackError(f"rule {rule.name}: {error}") from error
 
 
 STALE_MS = 30 * MINUTE

@@ -10,8 +10,6 @@ from citybrain.models.detectors.base import Axis, Detector, Scored, limits
 from citybrain.models.seen import Seen
 from citybrain.rules import Rule
 
-KIND = "vehicle_speed"
-
 
 class Congestion:
     """Its places are links; the value of what it is given is already the ratio."""
@@ -36,5 +34,5 @@ class Congestion:
 
 
 def create(rule: Rule, kind: Kind, axis: Axis) -> Detector | None:
-    """Runs once a shard, on its links."""
-    return Congestion(rule, kind, axis) if kind.name == KIND else None
+    """Runs on the links of a shard, after windows of the kind that it is made for."""
+    return Congestion(rule, kind, axis)

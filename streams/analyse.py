@@ -1,0 +1,319 @@
+"""The analyse stage: windows in, findings, forecasts and link states out. One shard.
+
+* Each window is taken once, at revision 0. Later revisions, backfilled windows and repeats
+  are counted and passed over: they are history's business.
+* Time is the highest end of a window so far (or what `Passed` says). A finding's at_ms is
+  that time, or the first millisecond after what progress has already promised; progress
+  follows at once. So a kind with long windows never holds back one with short ones.
+* A model is used from the first window that starts at or after its `from_ms`.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import msgspec
+import numpy as np
+
+from citybrain import findings, stats
+from citybrain.city import City
+from citybrain.columns import Rosters
+from citybrain.errors import InvalidInput
+from citybrain.findings import DeadLetter, Finding, Progress
+from citybrain.kinds import Kind
+from citybrain.models import detectors
+from citybrain.models.block import Array, pack, unpack
+from citybrain.models.congestion import Flow
+from citybrain.models.daytime import Daytime
+from citybrain.models.detectors.base import Axis
+from citybrain.models.links import Links
+from citybrain.models.seen import Seen
+from citybrain.models.series import Series
+from citybrain.models.watch import Verdict, Watch
+from citybrain.rules import Rule, adjusted
+from citybrain.stage import Out, Record
+from citybrain.stats import Effective, Passed, Rules, Stats
+from citybrain.streams import wording
+
+VERSION = 1
+
+
+class _Core(msgspec.Struct):
+    """The small part of the state, one block."""
+
+    version: int = VERSION
+    clock_ms: int = -1
+    through_ms: int = -1
+    last_ms: dict[str, int] = {}
+    settings: dict[str, float | str | bool] = {}
+    counts: dict[str, int] = {}
+
+
+class _Names(msgspec.Struct, frozen=True):
+    """Head of an array block: whose rows these are."""
+
+    names: tuple[str, ...]
+    version: int = VERSION
+
+
+class Analyse:
+    """See the rules at the top. Stage of one partition; the pack says whose it is."""
+
+    def __init__(self, city: City, partition: int) -> None:
+        self._city = city
+        shards = [shard for shard, own in city.shards.items() if own == partition]
+        self.shard = shards[0] if shards else ""
+        self._partition = partition
+        self._rosters = Rosters()
+        self._core = _Core()
+        daytime = Daytime(city.zone_info, city.calendar)
+        self._series = {
+            kind.name: Series(kind, _axis(city, city.roster(self.shard, kind.name), daytime))
+            for kind in city.kinds.values()
+        }
+        self._links = _links(city, self._series, daytime)
+        self._watches: dict[tuple[str, str], Watch] = {}
+        self._rule_up()
+        self._dirty: set[str] = set()
+
+    def apply(self, record: Record) -> Sequence[Out]:
+        """Take a record of the stats log. A damaged one goes to the dead letter."""
+        try:
+            entry = stats.decode(record.value, self._rosters)
+            shard = entry.head.shard if isinstance(entry, Stats) else entry.shard
+            if shard != self.shard:
+                raise InvalidInput("shard", f"shard: {shard!r}, partition is of {self.shard!r}")
+            return self._take(entry)
+        except InvalidInput as error:
+            self._count("dead_lettered")
+            return [self._dead_letter(record, error)]
+
+    def tick(self, now_ms: int) -> Sequence[Out]:
+        """Nothing here depends on the wall clock."""
+        return ()
+
+    def counts(self) -> Mapping[str, int]:
+        """Windows taken, passed over (repeats, revisions), findings, link states."""
+        return dict(self._core.counts)
+
+    def _take(self, entry: stats.Decoded) -> list[Out]:
+        match entry:
+            case Stats():
+                return self._window(entry)
+            case Effective():
+                self._model(entry)
+                return []
+            case Rules():
+                self._core.settings |= entry.settings
+                self._rule_up()
+                return []
+            case Passed():
+                return self._progress(entry.through_ms, [])
+
+    def _window(self, message: Stats) -> list[Out]:
+        head = message.head
+        series = self._series.get(head.kind)
+        if series is None:
+            raise InvalidInput("kind", f"kind: {head.kind!r} is not one of {list(self._series)}")
+        key = f"{head.kind}/{head.window_ms}"
+        if head.revision or head.backfill:
+            self._count("revisions")
+            return []
+        if head.start_ms <= self._core.last_ms.get(key, -1):
+            self._count("repeats")
+            return []
+        self._core.last_ms[key] = head.start_ms
+        self._count("windows")
+        if head.window_ms == series.kind.analysed_ms and series.switch(head.start_ms):
+            self._dirty.add(f"model/{head.kind}")
+        seen = series.with_usual(series.lay_out(message, self._parked(series.axis.names)))
+        outs: list[tuple[str, Seen, list[Verdict]]] = []
+        for (rule, kind), watch in self._watches.items():
+            if kind == head.kind and watch.detector.takes(head.window_ms):
+                outs.append((rule, seen, watch.take(seen)))
+                self._dirty.add(f"watch/{rule}/{kind}")
+        said = self._flow(seen, outs) if head.window_ms == series.kind.pane_ms else []
+        return said + self._progress(seen.end_ms, self._findings(outs, message, seen.end_ms))
+
+    def _flow(self, seen: Seen, found: list[tuple[str, Seen, list[Verdict]]]) -> list[Out]:
+        """Link states, and the rules on them, after a window of speed or occupancy."""
+        links = self._links
+        if links is None or seen.kind.name not in ("vehicle_speed", "occupancy"):
+            return []
+        links.take(seen)
+        self._dirty.add("links")
+        if seen.kind.name != links.kinds[0]:
+            return []
+        ratios = links.ratios()
+        on_links = replace(seen, value=ratios, parked=np.zeros(len(ratios), dtype=bool))
+        for (rule, kind), watch in self._watches.items():
+            if kind == LINKS and watch.detector.takes(seen.window_ms):
+                found.append((rule, on_links, watch.take(on_links)))
+                self._dirty.add(f"watch/{rule}/{kind}")
+        return [
+            Out("link-states", findings.encode(state), key=state.link.encode())
+            for state in (
+                wording.link_state(said, seen.end_ms, links.holds_ms, self._city.generated)
+                for said in links.say(seen.end_ms)
+            )
+        ]
+
+    def _findings(
+        self, found: list[tuple[str, Seen, list[Verdict]]], message: Stats, end_ms: int
+    ) -> list[Finding]:
+        at_ms = max(self._core.clock_ms, end_ms, self._core.through_ms + 1)
+        return [
+            wording.finding(
+                self._city, self._rules[rule], seen, verdict, message.head, at_ms,
+                self._series[seen.kind.name].model,
+            )
+            for rule, seen, verdicts in found
+            for verdict in verdicts
+        ]  # fmt: skip
+
+    def _progress(self, end_ms: int, found: list[Finding]) -> list[Out]:
+        """The findings, and behind them how far this shard has come."""
+        core = self._core
+        core.clock_ms = max(core.clock_ms, end_ms)
+        through = max([core.clock_ms, core.through_ms, *(f.at_ms for f in found)])
+        outs = [Out("findings", findings.encode(f), key=f.id.encode()) for f in found]
+        self._count("findings", len(found))
+        if through > core.through_ms:
+            core.through_ms = through
+            progress = Progress(shard=self.shard, through_ms=through)
+            outs.append(Out("findings", findings.encode(progress), key=self.shard.encode()))
+        return outs
+
+    def _model(self, record: Effective) -> None:
+        if record.kind not in self._series:
+            raise InvalidInput("kind", f"kind: {record.kind!r} is not one of {[*self._series]}")
+        if record.role != "fit":
+            raise InvalidInput("role", f"role: {record.role!r} is not 'fit'")
+        self._series[record.kind].offer(record)
+        self._dirty.add(f"model/{record.kind}")
+        self._count("models")
+
+    def _parked(self, names: tuple[str, ...]) -> Array:
+        settings = self._core.settings
+        if not any(key.startswith("maintenance.") for key in settings):
+            return np.zeros(len(names), dtype=bool)
+        return np.array([bool(settings.get(f"maintenance.{name}")) for name in names], dtype=bool)
+
+    def _rule_up(self) -> None:
+        """Make the watches of the rules as they stand now; what lasts goes on."""
+        self._rules = adjusted(self._city.rules, self._core.settings)
+        before, self._watches = self._watches, {}
+        for rule in self._rules.values():
+            if not rule.enabled:
+                continue
+            if rule.detector == "congestion":
+                if self._links:
+                    kind = self._series[self._links.kinds[0]].kind
+                    self._watch(rule, kind, LINKS, self._links.axis, before)
+                continue
+            for name, series in self._series.items():
+                if not rule.kinds or name in rule.kinds:
+                    self._watch(rule, series.kind, name, series.axis, before)
+
+    def _watch(
+        self, rule: Rule, kind: Kind, name: str, axis: Axis, before: dict[tuple[str, str], Watch]
+    ) -> None:
+        detector = detectors.create(rule, kind, axis) if axis.names else None
+        if detector is not None:
+            watch = self._watches[rule.name, name] = Watch(detector)
+            if (rule.name, name) in before:
+                watch.adopt(before[rule.name, name])
+
+    def _count(self, what: str, by: int = 1) -> None:
+        self._core.counts[what] = self._core.counts.get(what, 0) + by
+
+    def _dead_letter(self, record: Record, error: InvalidInput) -> Out:
+        letter = DeadLetter(
+            id=f"analyse/{record.partition}/{record.offset}",
+            step="analyse",
+            reason=error.reason,
+            message=str(error),
+            at_ms=record.timestamp_ms,
+            original=record.value,
+            retry_topic="stats",
+            retry_partition=record.partition,
+        )
+        return Out("dead-letter", findings.encode(letter), key=letter.id.encode())
+
+    def changed(self) -> Mapping[str, bytes]:
+        """Blocks: `core`, `model/<kind>`, `watch/<rule>/<kind>`, `links`."""
+        blocks = {"core": msgspec.msgpack.encode(self._core)}
+        for name in sorted(self._dirty):
+            part, _, rest = name.partition("/")
+            if part == "model":
+                series = self._series[rest]
+                blocks[name] = msgspec.msgpack.encode((series.active, series.pending))
+            elif part == "watch":
+                rule, _, kind = rest.rpartition("/")
+                watch = self._watches[rule, kind]
+                blocks[name] = pack(_Names(watch.detector.names), watch.arrays())
+            elif self._links:
+                blocks[name] = pack(_Names(self._links.axis.names), self._links.state)
+        self._dirty.clear()
+        return blocks
+
+    def restore(self, blocks: Mapping[str, bytes]) -> None:
+        """As in `Stage`. Blocks of rules or kinds that the pack no longer has are left."""
+        if "core" in blocks:
+            try:
+                self._core = msgspec.msgpack.decode(blocks["core"], type=_Core)
+            except msgspec.MsgspecError as error:
+                raise InvalidInput("format", f"analyse state: core: {error}") from error
+            _check(self._core.version)
+        self._rule_up()
+        for name, value in blocks.items():
+            part, _, rest = name.partition("/")
+            rule, _, kind = rest.rpartition("/")
+            if part == "model" and rest in self._series:
+                active, pending = msgspec.msgpack.decode(value, type=_Models)
+                self._series[rest].recall(active, pending)
+            elif part == "watch" and (rule, kind) in self._watches:
+                head, arrays = unpack(value, _Names)
+                _check(head.version)
+                self._watches[rule, kind].restore(arrays, head.names)
+            elif part == "links" and self._links:
+                head, arrays = unpack(value, _Names)
+                _check(head.version)
+                self._links.restore(arrays, head.names)
+
+
+LINKS = "links"
+"""Stands for the kind of the rules on links."""
+
+_Models = tuple[list[Effective], list[Effective]]
+
+
+def _check(version: int) -> None:
+    if version != VERSION:
+        raise InvalidInput("version", f"analyse state: {version} is not {VERSION}")
+
+
+def _axis(city: City, names: tuple[str, ...], daytime: Daytime) -> Axis:
+    gateways = tuple(dict.fromkeys(city.sensors[name].gateway for name in names))
+    which = [gateways.index(city.sensors[name].gateway) for name in names]
+    return Axis(names, gateways, np.array(which, dtype=np.int64), daytime)
+
+
+def _links(city: City, series: Mapping[str, Series], daytime: Daytime) -> Links | None:
+    """The links that sensors of this shard stand on; None if there are none."""
+    link_of: dict[str, list[str]] = {
+        kind: [city.sensors[name].link for name in series[kind].axis.names]
+        for kind in ("vehicle_speed", "occupancy")
+        if kind in series and series[kind].axis.names
+    }
+    names = tuple(dict.fromkeys(link for links in link_of.values() for link in links if link))
+    if not names:
+        return None
+    place = {name: i for i, name in enumerate(names)}
+    index = {
+        kind: np.array([place.get(link, -1) for link in links], dtype=np.int64)
+        for kind, links in link_of.items()
+    }
+    free = np.array([city.links[name].speed_kmh for name in names])
+    pane = max(series[kind].kind.pane_ms for kind in index)
+    axis = Axis(names, (), np.zeros(0, dtype=np.int64), daytime)
+    return Links(axis, Flow(len(names), free, index), pane, tuple(index))
