@@ -180,7 +180,8 @@ KINDS: dict[str, Kind] = {
             "km/h",
             250.0,
             2**-7,
-            health=Health(silent_ms=10 * MINUTE, stuck_ms=10 * MINUTE),
+            # A lane without a vehicle has no speed to report; its counts tell of silence.
+            health=Health(silent_ms=6 * HOUR, stuck_ms=10 * MINUTE),
         ),
         _traffic(
             "pedestrian_count", "行人数", "Pedestrian count", "{persons}", 5000.0, 1.0, total=True

@@ -22,7 +22,7 @@ RATIOS = (0.5, 0.4, 0.3)
 EMPTY, OCCUPIED = 10.0, 50.0
 
 _MEMORY_MS = MINUTE  # longer than a signal cycle's red, shorter than a queue takes to form
-_MIN_WEIGHT = 0.25  # of one present window; older news is no news
+_OLD_MS = 2 * MINUTE  # (or three windows); older news is no news
 
 
 class Flow:
@@ -40,8 +40,8 @@ class Flow:
         """Nothing known of any link; the link is the first axis."""
         names = ("speed", "speed_weight", "occupancy", "occupancy_weight")
         return {name: np.zeros(self._links) for name in names} | {
-            "speed_ms": np.full(self._links, -1, dtype=np.int64),
-            "occupancy_ms": np.full(self._links, -1, dtype=np.int64),
+            f"{name}_ms": np.full(self._links, -1, dtype=np.int64)
+            for name in ("speed", "occupancy", "speed_heard", "occupancy_heard")
         }
 
     def take(self, state: Arrays, seen: Seen) -> None:
@@ -60,6 +60,11 @@ class Flow:
         state[name][:] = state[name] * keep + total
         state[f"{name}_weight"][:] = state[f"{name}_weight"] * keep + mass
         state[f"{name}_ms"][:] = seen.end_ms
+        heard = state[f"{name}_heard_ms"]
+        heard[mass > 0] = seen.end_ms
+        old = seen.end_ms - heard >= max(_OLD_MS, 3 * seen.window_ms)
+        state[f"{name}_weight"][old] = 0.0
+        state[name][old] = 0.0
 
     def ratios(self, state: Arrays) -> tuple[Array, Array, Array]:
         """Speed over free speed, speed (km/h), occupancy (%) by link; NaN where unknown."""
@@ -73,7 +78,7 @@ class Flow:
 
 
 def _mean(total: Array, weight: Array) -> Array:
-    known = weight >= _MIN_WEIGHT
+    known = weight > 0
     return np.asarray(np.divide(total, weight, out=np.full(len(total), np.nan), where=known))
 
 

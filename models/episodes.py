@@ -88,7 +88,8 @@ def step(
     parted = active & parked
     cleared = ended | stale | parted
 
-    grown = s - state["reported"] >= 0.25 * max(abs(raise_at), 1e-9)
+    size = np.maximum(np.abs(state["reported"]), abs(raise_at))
+    grown = s - state["reported"] >= np.maximum(0.25 * size, 1e-9)
     if limits.levels:
         marks = np.sort(sign * np.array(limits.levels))
         grown |= np.searchsorted(marks, s, "right") != np.searchsorted(
