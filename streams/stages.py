@@ -36,7 +36,14 @@ def _alerting(city: City, partition: int) -> Stage:
     return Alerting(city)
 
 
+def _analyse(city: City, partition: int) -> Stage:
+    from citybrain.streams.analyse import Analyse
+
+    return Analyse(city, partition)
+
+
 STAGES: dict[str, StageRow] = {
     "rollup": StageRow("readings", _rollup),
+    "analyse": StageRow("stats", _analyse),
     "alerting": StageRow("findings", _alerting),
 }
