@@ -21,7 +21,7 @@ $(VENV)/.installed: $(VENV)/bin/uv requirements/all.lock pyproject.toml
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e .
 	@touch $@
 
-$(VENV)/.fetched: $(VENV)/.installed scripts/fetch.sh $(wildcard requirements/jars/* dashboards/page/package-lock.json)
+$(VENV)/.fetched: $(VENV)/.installed scripts/fetch.sh $(wildcard citybrain/jars/*.toml dashboards/page/package-lock.json)
 	scripts/fetch.sh
 	@touch $@
 
