@@ -8,13 +8,17 @@ import csv
 import io
 import json
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from citybrain.city import BUILT_IN
+from citybrain.edge.world.demand import Demand
 from citybrain.edge.world.layout import Installed, installed
 from citybrain.edge.world.network import Network, car_lanes, middle, network_file
-from citybrain.edge.world.places import FACILITIES, STADIUM, ZONES, zone_at
+from citybrain.edge.world.places import FACILITIES, ZONES, zone_at
+from citybrain.edge.world.plan import Plan
+from citybrain.edge.world.routes import world_file
+from citybrain.edge.world.streets import EPOCH_S, INTERVAL_S, Streets
 
 PARTITIONS = 12
 _ToLonLat = Callable[[float, float], tuple[float, float]]
@@ -31,11 +35,34 @@ def main() -> None:
             "city.toml": _city(degrees),
             "sensors.csv": _sensors(sensors, degrees),
             "roads.geojson": _roads(network, degrees),
-            "world.toml": _world(network, sensors),
+            "world.toml": world_file(network, sensors, {}),
         }
+    _write(folder, files)
+    flows = _flows(Plan.read(folder))
+    with _projection():
+        _write(folder, {"world.toml": world_file(network, sensors, flows)})
+    print(f"{folder}: {len(sensors)} sensors, {len(network.roads)} roads", file=sys.stderr)
+
+
+def _write(folder: Path, files: Mapping[str, str]) -> None:
     for name, text in files.items():
         (folder / name).write_text(text, encoding="utf-8")
-    print(f"{folder}: {len(sensors)} sensors, {len(network.roads)} roads", file=sys.stderr)
+
+
+def _flows(plan: Plan) -> dict[str, int]:
+    """Vehicles an hour at each loop, from half an hour of a simulated morning peak."""
+    second, hour = EPOCH_S + 100 * 86_400, 8.5
+    demand = Demand(1, plan.entries, plan.exits, plan.inside, plan.paths)
+    streets = Streets(plan, 1, second)
+    counts: dict[str, float] = {}
+    for now in range(second, second + 1800):
+        streets.step(demand.trips(now, hour, free=False))
+        if streets.second % INTERVAL_S == 0:
+            for sensor, kind, _, value in streets.readings():
+                if kind == "vehicle_count":
+                    counts[sensor] = counts.get(sensor, 0.0) + value
+    streets.close()
+    return {sensor: round(count * 2) for sensor, count in counts.items()}
 
 
 class _projection:
@@ -123,33 +150,6 @@ def _roads(network: Network, degrees: _ToLonLat) -> str:
         json.dumps(feature, ensure_ascii=False, separators=(",", ":")) for feature in features
     )
     return f'{{"type":"FeatureCollection","features":[\n{rows}\n]}}\n'
-
-
-def _world(network: Network, sensors: Iterable[Installed]) -> str:
-    """What the simulated world alone needs: where devices hang, where cars come and go."""
-    lines = [
-        "# Written by citybrain.edge.world.build: the simulated world's side of the sensors.",
-        f"entries = {_ids(network.entries)}",
-        f"exits = {_ids(network.exits)}",
-        "",
-        "[lights]",
-        *(f'ctl-{n:02d} = "{light}"' for n, light in enumerate(network.lights, 1)),
-        "",
-        "[stadium]",
-        f"x = {STADIUM.x}",
-        f"y = {STADIUM.y}",
-    ]
-    for s in sensors:
-        lines += ["", f'[sensors."{s.id}"]', f"x = {s.x:.1f}", f"y = {s.y:.1f}"]
-        if s.lane:
-            lines += [f'lane = "{s.lane}"', f"pos_m = {s.pos_m}"]
-        if s.edge:
-            lines += [f'edge = "{s.edge}"']
-    return "\n".join(lines) + "\n"
-
-
-def _ids(edges: Iterable[object]) -> str:
-    return json.dumps([e.getID() for e in edges])  # type: ignore[attr-defined]  # sumolib's edge, untyped
 
 
 if __name__ == "__main__":

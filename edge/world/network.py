@@ -24,6 +24,9 @@ def sumo_home() -> Path:
     home = Path(sumo.__file__).parent
     os.environ["PROJ_DATA"] = str(home / "data" / "proj")
     os.environ["SUMO_HOME"] = str(home)
+    # libsumo brings an Arrow of its own and warns of a pyarrow beside it. The world's
+    # processes never load pyarrow.
+    os.environ["LIBSUMO_AS_TRACI"] = "quiet"
     return home
 
 

@@ -1,0 +1,44 @@
+"""`citybrain world`: the simulated world of a built-in city, as devices that speak HTTP."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def world(
+    city: Annotated[str, typer.Option(help="A built-in city or a pack's folder.")] = "adlershof",
+    data: Annotated[Path, typer.Option(help="The data folder.")] = Path("data"),
+    edge: Annotated[
+        str, typer.Option(help="URL of the edge agent's HTTP source.")
+    ] = "http://127.0.0.1:8700",
+    speed: Annotated[float, typer.Option(min=0.01, help="Simulated seconds a second.")] = 1.0,
+    days: Annotated[
+        float, typer.Option(min=0, help="Past days to fill in the background; 0 for none.")
+    ] = 3.0,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed, the same world.")] = 1,
+    schedule: Annotated[
+        Path | None, typer.Option(help="JSON file of what happens, instead of chance.")
+    ] = None,
+    past_share: Annotated[
+        float, typer.Option(min=0.05, max=1, help="Of one core, for the past days.")
+    ] = 0.7,
+    port: Annotated[int, typer.Option(help="Of /metrics and /health; 0 takes a free one.")] = 0,
+) -> None:
+    """Run the simulated world of a city until SIGTERM or Ctrl-C."""
+    import asyncio
+
+    from citybrain.edge.world import schedule as schedules
+    from citybrain.edge.world.live import live
+    from citybrain.edge.world.options import Options
+    from citybrain.errors import UsageError
+    from citybrain.pack import load
+
+    if schedule is not None and not schedule.is_file():
+        raise UsageError(f"--schedule: {schedule}: no such file")
+    given = None if schedule is None else schedules.read(schedule)
+    options = Options(
+        data=data, edge=edge, seed=seed, speed=speed, days=days, past_share=past_share,
+        port=port, given=given,
+    )  # fmt: skip
+    asyncio.run(live(load(city), options))

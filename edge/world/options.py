@@ -1,0 +1,27 @@
+"""How a world is run, as the command line says it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from citybrain.edge.world.schedule import Event
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """How a living world is run.
+
+    edge: URL of the agent. speed: simulated seconds a second; above 1 it runs ahead of the
+    clock, so it wants a start in the past. start_ms 0: now. days: how much past to fill, 0 for
+    none. past_share: of one core, for the past. given: what happens instead of chance.
+    """
+
+    data: Path
+    edge: str
+    seed: int
+    speed: float = 1.0
+    start_ms: int = 0
+    days: float = 3.0
+    past_share: float = 0.7
+    port: int = 0
+    given: Sequence[Event] | None = None

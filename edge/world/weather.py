@@ -1,0 +1,83 @@
+"""Weather at stations: a Berlin year and day, slow random changes, and the rain field.
+
+Pure and without state, as the rain field. Figures: mean temperature by month of the station
+Berlin-Tempelhof, 1991 to 2020 (Deutscher Wetterdienst), rounded.
+"""
+
+import math
+from collections.abc import Iterable
+from datetime import UTC, datetime
+
+import numpy as np
+import numpy.typing as npt
+
+from citybrain.edge.world.noise import curve
+from citybrain.edge.world.rain import Cell, RainField
+
+Array = npt.NDArray[np.float64]
+HOUR_MS = 3_600_000
+DAY_MS = 24 * HOUR_MS
+
+_MONTHS = (1.3, 2.1, 5.1, 10.0, 14.6, 18.0, 19.9, 19.5, 15.0, 10.2, 5.5, 2.3)
+
+
+class Weather:
+    """What stations at x, y (metres in the plane) measure."""
+
+    def __init__(self, seed: int, x: Array, y: Array) -> None:
+        self._seed, self._x, self._y = seed, x, y
+        self._rain = RainField(seed)
+
+    def at(self, time_ms: int, hour: float, cells: Iterable[Cell] = ()) -> dict[str, Array]:
+        """Values by kind, one a station, in the kinds' units.
+
+        time_ms: end of the minute that is reported; precipitation is that minute's sum.
+        hour: local time of day. cells: rain on top of the field.
+        """
+        cells = tuple(cells)
+        halves = [time_ms - ahead for ahead in (50_000, 30_000, 10_000)]
+        rate = np.mean([self._rain.rate(self._x, self._y, t, cells) for t in halves], axis=0)
+        wet = np.clip(rate / 20.0, 0.0, 1.0)
+        temperature = self.temperature(time_ms, hour) - 4.0 * wet + self._local(time_ms, "t", 0.4)
+        slow = curve(self._seed, "humidity", time_ms, 5 * HOUR_MS)
+        dryness = math.sin(math.pi * (hour - 9.0) / 12.0)
+        humidity = 72.0 + 12.0 * slow - 12.0 * dryness + 30.0 * wet
+        gusts = self._local(time_ms, "gust", 1.0, 2 * 60_000)
+        wind = self.wind(time_ms, hour) * (1.0 + 0.25 * gusts) + 3.0 * wet
+        pressure = 1013.0 + 14.0 * curve(self._seed, "pressure", time_ms, 40 * HOUR_MS)
+        return {
+            "temperature": np.round(temperature, 1),
+            "relative_humidity": np.round(
+                np.clip(humidity + self._local(time_ms, "rh", 2.0), 15.0, 100.0), 1
+            ),
+            "precipitation": np.round(rate / 60.0, 2),
+            "wind_speed": np.round(np.maximum(0.0, wind), 1),
+            "atmospheric_pressure": np.round(
+                pressure - 0.8 * wet + self._local(time_ms, "p", 0.15), 1
+            ),
+        }
+
+    def temperature(self, time_ms: int, hour: float) -> float:
+        """Air temperature of the city in degrees Celsius, before rain cools it."""
+        day = datetime.fromtimestamp(time_ms / 1000, UTC).timetuple().tm_yday
+        month = (day - 15) / 30.44
+        before = math.floor(month)
+        share = month - before
+        mean = _MONTHS[before % 12] * (1 - share) + _MONTHS[(before + 1) % 12] * share
+        swing = 2.0 + 2.5 * (mean / 20.0)
+        return (
+            mean
+            + swing * math.sin(math.pi * (hour - 9.0) / 12.0)
+            + 4.0 * curve(self._seed, "temperature", time_ms, 30 * HOUR_MS)
+            + 0.6 * curve(self._seed, "temperature-fast", time_ms, HOUR_MS)
+        )
+
+    def wind(self, time_ms: int, hour: float) -> float:
+        """Mean wind speed of the city in m/s; stronger by day."""
+        slow = curve(self._seed, "wind", time_ms, 9 * HOUR_MS)
+        return max(0.5, 3.4 + 2.2 * slow + 0.8 * math.sin(math.pi * (hour - 9.0) / 12.0))
+
+    def _local(self, time_ms: int, name: str, size: float, period_ms: int = 20 * 60_000) -> Array:
+        """What sets stations apart from each other."""
+        names = [f"{name}{i}" for i in range(len(self._x))]
+        return size * np.array([curve(self._seed, each, time_ms, period_ms) for each in names])
