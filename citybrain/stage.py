@@ -15,7 +15,7 @@ Rules of a stage, kept by every implementation:
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,3 +65,11 @@ class Stage(Protocol):
 
     def counts(self) -> Mapping[str, int]:
         """Totals since the beginning of the log (part of the state): readings by fate."""
+
+
+@runtime_checkable
+class Refusing(Protocol):
+    """A stage that accounts for records which the shell may not let it apply."""
+
+    def refuse(self, record: Record, reason: str, message: str) -> Sequence[Out]:
+        """Count the record as refused, return what is to be written because of it."""

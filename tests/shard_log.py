@@ -21,12 +21,14 @@ class ShardLog:
         self.city, self.shard = city, shard
         self.stage = Rollup(city, city.shards[shard])
         self.offset = 0
+        self.records: list[Record] = []
         self.out: list[Out] = []
         self.seq: dict[tuple[str, str], int] = {}
 
     def raw(self, value: bytes, at_ms: int, headers: tuple = ()) -> Sequence[Out]:
         record = Record("readings", self.stage.partition, self.offset, at_ms, value, None, headers)
         self.offset += 1
+        self.records.append(record)
         out = list(self.stage.apply(record))
         self.out += out
         return out
