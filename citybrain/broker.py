@@ -418,6 +418,21 @@ class LocalBroker:
         end([node.process for node in nodes], number, STOP_MS)
 
 
+def recorded(data: Path) -> KafkaSettings | None:
+    """How to reach the broker that was last started with this data folder, if there was one.
+
+    Raises SetupError if what stands there about it is damaged.
+    """
+    path = data / "cluster.json"
+    try:
+        ports = [int(node["port"]) for node in json.loads(path.read_text())["nodes"]]
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise SetupError(f"data: {path} cannot be read: {error!r}") from error
+    return KafkaSettings(bootstrap=",".join(f"{HOST}:{port}" for port in ports))
+
+
 def _logging(folder: Path) -> str:
     pattern = str(folder / "kafka.log").replace("%", "%%")
     handler = "java.util.logging.FileHandler"

@@ -62,3 +62,9 @@ class Refused(CityBrainError):
     """A command that the writer of that state turned down, with why."""
 
     exit_code = 8
+
+
+class NoAnswer(CityBrainError):
+    """A command was sent and nobody answered in time; it may still take effect."""
+
+    exit_code = 9

@@ -2,8 +2,9 @@
 
 A topic's full name is `citybrain.<city>.<name>`. Producers set a record's time when they send
 it (never the event time: a record older than the retention would be deleted at once). On
-`readings` and `stats` the broker sets its own receipt time instead: latency is measured from
-there, and coalescing of late revisions goes by it, so that a replay sees the same.
+`readings`, `stats` and `findings` the broker sets its own receipt time instead: latency is
+measured from there, and coalescing of late revisions, the waiting for slow shards and the expiry
+of commands go by it, so that a replay sees the same.
 """
 
 import asyncio
@@ -104,7 +105,8 @@ TOPICS: dict[str, Topic] = {
         _log("backfill", "gateway", "shard", 2 * LONGEST_OFFLINE_MS,
              "batches older than the ring, for history", 4 * _MB),
         _log("findings", "finding, shard or command id", "city", 30 * DAY_MS,
-             "what detectors found, each shard's progress, commands to alerting"),
+             "what detectors found, each shard's progress, commands to alerting",
+             receipt_time=True),
         _log("forecasts", "shard", "city", 7 * DAY_MS,
              "what models expect of the sensors of a shard", 8 * _MB),
         _table("link-states", "link", "city", "how each road flows, the latest"),

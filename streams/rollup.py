@@ -205,7 +205,11 @@ class Rollup:
         second = record.timestamp_ms // 1_000
         if state.account_due and (at_once or second > state.account_ms // 1_000):
             account = Account(
-                party="rollup", shard=self.shard, at_ms=record.timestamp_ms, counts=state.counts
+                party="rollup",
+                shard=self.shard,
+                at_ms=record.timestamp_ms,
+                counts=state.counts,
+                next_offset=record.offset + 1,
             )
             key = f"rollup/{self.shard}".encode()
             self._out.append(Out("accounts", msgspec.json.encode(account), key))

@@ -43,7 +43,7 @@ def test_raw_readings_outlive_the_longest_promised_absence() -> None:
 def test_the_broker_stamps_what_latency_is_measured_from_and_nothing_else() -> None:
     stamped = {t.name for t in TOPICS.values()
                if t.config(1)["message.timestamp.type"] == "LogAppendTime"}  # fmt: skip
-    assert stamped == {"readings", "stats"}
+    assert stamped == {"readings", "stats", "findings"}
 
 
 def test_what_is_decided_in_one_order_has_one_partition() -> None:

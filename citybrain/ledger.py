@@ -1,0 +1,103 @@
+"""Where all readings of a city are: the sum of decision 4, from what each party has counted.
+
+produced = counted + duplicate + backfilled + overflowed + dead_lettered + in_flight, each
+counted on its own: produced, duplicate and overflowed by the edge agents as readings come in;
+counted and backfilled by the rollup stage as they come out; dead_lettered by both; in_flight
+is what lies in the agents' spools and, by its header `n`, on the readings logs behind the
+records that the rollup stage has counted. Batches that transport brought twice are `repeated`:
+they were produced once, so they are in neither side of the sum.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import msgspec
+from aiokafka import ConsumerRecord
+
+from citybrain.accounts import Account
+from citybrain.contents import latest, records
+from citybrain.kafka import KafkaSettings
+
+
+class Book(msgspec.Struct, frozen=True, kw_only=True):
+    """Totals of a city since its beginning. in_flight = spooled + on_log."""
+
+    produced: int
+    counted: int
+    duplicate: int
+    backfilled: int
+    overflowed: int
+    dead_lettered: int
+    in_flight: int
+    spooled: int
+    on_log: int
+    repeated: int
+    late: int
+
+    @property
+    def unexplained(self) -> int:
+        """Readings that were produced and are nowhere; negative: counted but never produced.
+
+        While a city runs, the parties' accounts are of slightly different moments.
+        """
+        return self.produced - (
+            self.counted + self.duplicate + self.backfilled + self.overflowed
+            + self.dead_lettered + self.in_flight
+        )  # fmt: skip
+
+    @property
+    def holds(self) -> bool:
+        """Whether every reading is accounted for."""
+        return self.unexplained == 0
+
+
+def reckon(accounts: Iterable[Account], on_log: int) -> Book:
+    """The book from the parties' last accounts, and readings on the logs that nobody counted."""
+    edge: dict[str, int] = {}
+    rollup: dict[str, int] = {}
+    for account in accounts:
+        totals = edge if account.party.startswith("edge/") else rollup
+        for name, number in account.counts.items():
+            totals[name] = totals.get(name, 0) + number
+    spooled = edge.get("spooled", 0)
+    return Book(
+        produced=edge.get("produced", 0),
+        counted=rollup.get("counted", 0),
+        duplicate=edge.get("duplicate", 0),
+        backfilled=rollup.get("backfilled", 0),
+        overflowed=edge.get("overflowed", 0),
+        dead_lettered=edge.get("conflict", 0)
+        + edge.get("invalid", 0)
+        + rollup.get("dead_lettered", 0),
+        in_flight=spooled + on_log,
+        spooled=spooled,
+        on_log=on_log,
+        repeated=rollup.get("duplicate", 0),
+        late=rollup.get("late", 0),
+    )
+
+
+async def read(settings: KafkaSettings, city: str, shards: Mapping[str, int]) -> Book:
+    """The book of a running or stopped city. shards: shard -> partition, as in its pack.
+
+    Raises BrokerError if the cluster cannot be read.
+    """
+    accounts = await read_accounts(settings, city)
+    counted = {a.shard: a.next_offset for a in accounts if a.party == "rollup"}
+    since = {partition: counted.get(shard, 0) for shard, partition in shards.items()}
+    on_log = 0
+    async for record in records(settings, city, "readings", since):
+        on_log += readings_of(record)
+    return reckon(accounts, on_log)
+
+
+async def read_accounts(settings: KafkaSettings, city: str) -> list[Account]:
+    """The last account of every party."""
+    found = await latest(settings, city, "accounts")
+    return [msgspec.json.decode(value, type=Account) for value in found.values()]
+
+
+def readings_of(record: ConsumerRecord[Any, Any]) -> int:
+    """How many readings a record of the readings log says that it holds."""
+    claimed = dict(record.headers).get("n", b"0")
+    return int(claimed) if claimed.isdigit() else 0
