@@ -1,0 +1,1 @@
+"""Recorded cities: tables of readings made into a city pack and a recording."""
