@@ -20,25 +20,20 @@ from citybrain.errors import SetupError
 VERSION = 1
 NAME = "journal.sqlite"
 
-_SCHEMA = """
-create table if not exists files (
-    path text primary key, dataset text not null, kind text not null, day text not null,
-    rows integer not null, bytes integer not null, level integer not null,
-    first_ms integer, last_ms integer, dropped_ms integer
-) without rowid;
-create index if not exists by_folder on files (dataset, kind, day);
-create table if not exists offsets (
-    topic text, partition integer, next integer not null, primary key (topic, partition)
-) without rowid;
-create table if not exists sequences (
-    gateway text, incarnation text, shard text, seq integer not null,
-    primary key (gateway, incarnation, shard)
-) without rowid;
-create table if not exists stale (
-    kind text, block_ms integer, known_ms integer not null, primary key (kind, block_ms)
-) without rowid;
-create table if not exists numbers (name text primary key, value integer not null) without rowid;
-"""
+_SCHEMA = (
+    "create table files (path text primary key, dataset text not null, kind text not null,"
+    " day text not null, rows integer not null, bytes integer not null, level integer not null,"
+    " first_ms integer, last_ms integer, dropped_ms integer) without rowid",
+    "create index by_folder on files (dataset, kind, day)",
+    "create table offsets (topic text, partition integer, next integer not null,"
+    " primary key (topic, partition)) without rowid",
+    "create table sequences (gateway text, incarnation text, shard text, seq integer not null,"
+    " primary key (gateway, incarnation, shard)) without rowid",
+    "create table stale (kind text, block_ms integer, known_ms integer not null,"
+    " primary key (kind, block_ms)) without rowid",
+    "create table numbers (name text primary key, value integer not null) without rowid",
+    f"pragma user_version = {VERSION}",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,23 +66,38 @@ class Journal:
         try:
             if writable:
                 root.mkdir(parents=True, exist_ok=True)
-                self._db = sqlite3.connect(self.path, isolation_level=None, timeout=30)
+                self._db = self._open(self.path)
                 self._db.execute("pragma journal_mode=wal")
                 self._db.execute("pragma synchronous=normal")
             else:
-                uri = f"{self.path.absolute().as_uri()}?mode=ro"
-                self._db = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=30)
+                self._db = self._open(f"{self.path.absolute().as_uri()}?mode=ro")
             (version,) = self._db.execute("pragma user_version").fetchone()
             if writable and version == 0:
-                self._db.executescript(_SCHEMA)
-                self._db.execute(f"pragma user_version={VERSION}")
-                version = VERSION
+                version = self._create()
         except (sqlite3.Error, OSError) as error:
             raise SetupError(f"history journal {self.path}: {error}") from error
-        if version > VERSION:
+        if not 0 < version <= VERSION:
+            self._db.close()
             raise SetupError(
                 f"history journal {self.path}: version {version} is newer than {VERSION}"
+                if version
+                else f"history journal {self.path}: nothing is in it yet"
             )
+
+    @staticmethod
+    def _open(where: Path | str) -> sqlite3.Connection:
+        # One caller at a time, but not always from the same thread (flushes have theirs).
+        return sqlite3.connect(
+            where, uri=isinstance(where, str), isolation_level=None, timeout=30,
+            check_same_thread=False,
+        )  # fmt: skip
+
+    def _create(self) -> int:
+        self._db.execute("begin immediate")
+        for statement in _SCHEMA:
+            self._db.execute(statement)
+        self._db.execute("commit")
+        return VERSION
 
     def close(self) -> None:
         """Release the file."""
