@@ -25,10 +25,10 @@ import pyarrow.parquet as pq
 
 from citybrain.batch import Batch, BatchHead, Heartbeat
 from citybrain.city import City
-from citybrain.columns import Roster
 from citybrain.errors import InvalidInput
 from citybrain.grid import snap
 from citybrain.kinds import DAY
+from citybrain.layout import Layout, codes
 
 SCHEMA = pa.schema(
     [
@@ -66,39 +66,6 @@ def facts(path: Path) -> Facts:
 
 
 @dataclass(frozen=True, slots=True)
-class _Group:
-    """Sensors of one gateway in one shard that report one kind."""
-
-    pair: tuple[str, str]
-    kind: str
-    roster: Roster
-
-
-class _Layout:
-    """The pack as lookup tables: (sensor, kind) -> group and position in its roster."""
-
-    def __init__(self, city: City) -> None:
-        self.sensors = {name: i for i, name in enumerate(city.sensors)}
-        self.kinds = {name: i for i, name in enumerate(city.kinds)}
-        self.pairs = sorted({(s.shard, s.gateway) for s in city.sensors.values()})
-        members: dict[tuple[str, str, str], list[str]] = {}
-        for sensor in city.sensors.values():
-            for kind in sensor.kinds:
-                members.setdefault((sensor.shard, sensor.gateway, kind), []).append(sensor.id)
-        self.groups: list[_Group] = []
-        self.group = np.full((len(self.sensors), len(self.kinds)), -1, np.int32)
-        self.position = np.zeros_like(self.group)
-        for (shard, gateway, kind), names in sorted(members.items()):
-            rows = [self.sensors[name] for name in names]
-            self.group[rows, self.kinds[kind]] = len(self.groups)
-            self.position[rows, self.kinds[kind]] = np.arange(len(names))
-            self.groups.append(_Group((shard, gateway), kind, Roster(tuple(names))))
-        self.low = np.array([k.low for k in city.kinds.values()])
-        self.high = np.array([k.high for k in city.kinds.values()])
-        self.resolution = np.array([k.resolution for k in city.kinds.values()])
-
-
-@dataclass(frozen=True, slots=True)
 class _Rows:
     """Checked rows: group, position in the group's roster, time, value, quality."""
 
@@ -131,7 +98,7 @@ def cut(
     Raises InvalidInput naming the row (from 0) and field: `format`, `columns`, `order`,
     `sensor`, `kind`, `value`, `quality`, `repeat`.
     """
-    layout = _Layout(city)
+    layout = Layout(city)
     step = min(kind.pane_ms for kind in city.kinds.values())
     log = _Log(layout, step, incarnation, city.generated)
     rest: _Rows | None = None
@@ -153,7 +120,7 @@ def cut(
 class _Log:
     """Cuts whole steps; keeps sequence numbers and the watermark between calls."""
 
-    def __init__(self, layout: _Layout, step: int, incarnation: str, generated: bool) -> None:
+    def __init__(self, layout: Layout, step: int, incarnation: str, generated: bool) -> None:
         self.layout = layout
         self.step = step
         self.incarnation = incarnation
@@ -225,7 +192,7 @@ class _Log:
         return Batch(head, known.roster, position, time, value, quality)
 
 
-def _chunks(path: Path, layout: _Layout, start: int | None, end: int | None) -> Iterator[_Rows]:
+def _chunks(path: Path, layout: Layout, start: int | None, end: int | None) -> Iterator[_Rows]:
     file = _open(path)
     base, last = 0, -(2**62)
     for table in file.iter_batches(_CHUNK, columns=SCHEMA.names):
@@ -238,7 +205,7 @@ def _chunks(path: Path, layout: _Layout, start: int | None, end: int | None) -> 
             yield rows.take(slice(first, stop))
 
 
-def _checked(table: pa.RecordBatch, layout: _Layout, base: int, last: int) -> tuple[_Rows, int]:
+def _checked(table: pa.RecordBatch, layout: Layout, base: int, last: int) -> tuple[_Rows, int]:
     for name in SCHEMA.names:
         if table.column(name).null_count:
             row = int(np.flatnonzero(table.column(name).is_null().to_numpy(False))[0])
@@ -246,8 +213,8 @@ def _checked(table: pa.RecordBatch, layout: _Layout, base: int, last: int) -> tu
     time = table.column("time").to_numpy()
     value = table.column("value").to_numpy()
     quality = table.column("quality").to_numpy()
-    sensor = _codes(table.column("sensor"), layout.sensors)
-    kind = _codes(table.column("kind"), layout.kinds)
+    sensor = codes(table.column("sensor"), layout.sensors)
+    kind = codes(table.column("kind"), layout.kinds)
     group = layout.group[sensor, kind]
 
     def refuse(reason: str, wrong: npt.NDArray[np.bool_], what: str) -> None:
@@ -268,13 +235,6 @@ def _checked(table: pa.RecordBatch, layout: _Layout, base: int, last: int) -> tu
     refuse("quality", quality > 2, "quality: is not 0, 1 or 2")
     position = layout.position[sensor, kind]
     return _Rows((group, position, time, value, quality)), int(time[-1])
-
-
-def _codes(column: pa.StringArray, known: dict[str, int]) -> npt.NDArray[np.int64]:
-    encoded = column.dictionary_encode()
-    table = np.array([known.get(name, -1) for name in encoded.dictionary.to_pylist()], np.int64)
-    codes: npt.NDArray[np.int64] = table[encoded.indices.to_numpy(zero_copy_only=False)]
-    return codes
 
 
 def _open(path: Path) -> pq.ParquetFile:
