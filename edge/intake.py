@@ -10,6 +10,7 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -67,7 +68,6 @@ class _Offer:
     rows: Candidates
     lane: Lane
     received_ms: int
-    size: int
     done: "asyncio.Future[Outcome]"
 
 
@@ -77,7 +77,6 @@ class _Ready:
 
     messages: list[Message]
     changes: dict[Party, Counter[str]]
-    size: int
     done: "asyncio.Future[None]"
 
 
@@ -110,7 +109,7 @@ class Intake:
         policy: Policy = "drop-oldest",
         linger_ms: int = 100,
         max_delay_ms: int = 5_000,
-        pending_bytes: int = 64 << 20,
+        pending_bytes: int = 32 << 20,
     ) -> None:
         self.validator = validator
         self.layout = validator.layout
@@ -121,6 +120,7 @@ class Intake:
         self.pending_limit = pending_bytes
         self.pending_bytes = 0
         self.stored_ms = 0
+        self.broken = False
         self._clock = clock
         self._policy = policy
         self._linger = linger_ms / 1000
@@ -132,24 +132,21 @@ class Intake:
         self._urgent = asyncio.Event()
         self._log = log.get("edge.intake")
 
-    async def offer(self, gateway: str, rows: Candidates, size: int, lane: Lane) -> Outcome:
+    async def offer(self, gateway: str, rows: Candidates, lane: Lane) -> Outcome:
         """Judge and store readings of one gateway; returns when they are on the disk.
 
-        size: bytes of the request, for the bound on what waits in memory.
         Raises SpoolFull if they cannot be stored (then none of them is).
         """
-        self.reserve(size)
-        offer = _Offer(gateway, rows, lane, self._clock(), size, _future())
+        offer = _Offer(gateway, rows, lane, self._clock(), _future())
         self._enqueue(offer, len(rows))
         return await offer.done
 
     async def refuse(self, gateway: str, error: InvalidInput, body: bytes) -> None:
         """Store a dead letter for a body that cannot be read at all; it counts as one reading."""
-        self.reserve(len(body))
         party = (self.ledger.incarnation, gateway, UNKNOWN)
         letter = self._letter(gateway, error.reason, str(error), body, 1, "")
         changes = {party: Counter(produced=1, invalid=1)}
-        ready = _Ready([letter], changes, len(body), _future())
+        ready = _Ready([letter], changes, _future())
         self.metrics.readings.labels("", "invalid").inc()
         self._enqueue(ready, 1)
         await ready.done
@@ -163,17 +160,23 @@ class Intake:
                 changes.setdefault(message.party, Counter())["produced"] += message.readings
                 self.metrics.readings.labels(message.kind, "accepted").inc(message.readings)
             messages.append(message)
-        ready = _Ready(messages, changes, sum(len(m.value) for m in messages), _future())
-        self.pending_bytes += ready.size
+        ready = _Ready(messages, changes, _future())
         self._enqueue(ready, _FLUSH_ROWS)
         await ready.done
 
     def reserve(self, size: int) -> None:
-        """Raises SpoolFull if so much more may not wait in memory."""
+        """Take memory for a body before reading it; `release` gives it back.
+
+        Raises SpoolFull if so much more may not wait.
+        """
         if self.pending_bytes + size > self.pending_limit:
             self.metrics.refused_requests.labels("memory").inc()
             raise SpoolFull(f"intake: {self.pending_bytes} bytes are waiting to be stored already")
         self.pending_bytes += size
+
+    def release(self, size: int) -> None:
+        """Give back what `reserve` took."""
+        self.pending_bytes -= size
 
     def watermark_ms(self) -> int:
         """Nothing that arrives from now on, at most max_delay after its event, lies before."""
@@ -185,10 +188,8 @@ class Intake:
         while True:
             await self._arrived.wait()
             if not self._urgent.is_set():
-                try:
+                with suppress(TimeoutError):
                     await asyncio.wait_for(self._urgent.wait(), self._linger)
-                except TimeoutError:
-                    pass  # the linger is over: that is what was waited for
             self._take()
             try:
                 await self._store(self._judge())
@@ -198,11 +199,11 @@ class Intake:
                 for item in self._working:
                     _fail(item.done, error)
             except BaseException as error:
+                self.broken = not isinstance(error, asyncio.CancelledError)
                 for item in (*self._working, *self._queue):
                     _fail(item.done, error)
                 raise
             finally:
-                self.pending_bytes -= sum(item.size for item in self._working)
                 self._working = []
 
     def _enqueue(self, item: "_Offer | _Ready", rows: int) -> None:

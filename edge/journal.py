@@ -148,7 +148,7 @@ class Ledger:
         """A party's books; new ones are empty."""
         return self.parties.setdefault(party, Books())
 
-    def recall(self, entry: Entry, payload: Payload, acknowledged: int) -> object:
+    def recall(self, entry: Entry, payload: Payload, acknowledged: int) -> Tally | None:
         """Take an entry found at opening, in order; returns its tally."""
         if isinstance(payload, Totals):
             self.incarnation = payload.incarnation

@@ -8,12 +8,10 @@ failure the same bytes go again; the engine refuses what it has by sequence numb
 import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import msgspec
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
-from citybrain.topics import full_name
 
 from citybrain import batch as readings_log
 from citybrain import log
@@ -27,6 +25,7 @@ from citybrain.edge.journal import Ledger, Message, Party
 from citybrain.edge.metrics import EdgeMetrics
 from citybrain.edge.spool import Spool
 from citybrain.layout import Layout
+from citybrain.topics import full_name
 
 HEARTBEAT_MS = 2_000
 ACCOUNTS_MS = 5_000
@@ -235,10 +234,11 @@ class Sender:
                 raise
             self._producer = producer
         producer = self._producer
-        async with asyncio.TaskGroup() as group:
-            for (topic, partition), lane in lanes.items():
-                group.create_task(_send_lane(producer, topic, partition, lane))
-        # Delivered lanes are not sent again if another lane fails: `lanes` keeps what is left.
+        # What is delivered leaves its lane, so that it is not sent again if another lane fails.
+        lots = [_send_lane(producer, *place, lane) for place, lane in lanes.items()]
+        for result in await asyncio.gather(*lots, return_exceptions=True):
+            if isinstance(result, BaseException):
+                raise result
 
     async def _close(self) -> None:
         producer, self._producer = self._producer, None
@@ -282,9 +282,11 @@ async def _send_lane(
         del lane[:taken]
 
 
-async def _abandon(producer: Any) -> None:
+async def _abandon(producer: AIOKafkaProducer) -> None:
     """Stop a producer without waiting for what it could not send: the spool has it."""
+    # stop() would wait for a broker that is away; aiokafka has no public way to give up.
+    producer._message_accumulator.fail_all(KafkaError("given up"))
     try:
-        await asyncio.wait_for(producer.stop(), 2)
+        await asyncio.wait_for(producer.stop(), 5)
     except (TimeoutError, KafkaError, OSError) as error:
         log.get("edge.sender").debug("producer closed", why=str(error))

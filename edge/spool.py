@@ -75,7 +75,8 @@ class Spool:
     """A bounded queue on disk for one process; safe between one appender and one reader.
 
     max_bytes bounds all files together (one append may exceed it until it has made room).
-    visit: called at opening for every whole entry, in order; returns its tally.
+    visit: called at opening for every whole entry, in order, with the number of the last one
+    that is sent; returns its tally.
 
     Raises SetupError if another process uses the folder or it cannot be written, InvalidInput
     if it was written by a newer version.
@@ -85,7 +86,7 @@ class Spool:
         self,
         folder: Path,
         max_bytes: int,
-        visit: Callable[[frames.Entry], Hashable] = lambda _: None,
+        visit: Callable[[frames.Entry, int], Hashable] = lambda _, __: None,
         segment_bytes: int | None = None,
     ) -> None:
         self.folder = folder
@@ -113,7 +114,7 @@ class Spool:
         self._saved = self.acknowledged
         self.unreadable = 0
 
-    def _recover(self, visit: Callable[[frames.Entry], Hashable]) -> Report:
+    def _recover(self, visit: Callable[[frames.Entry, int], Hashable]) -> Report:
         damage: list[tuple[str, frames.Damage]] = []
         missing: list[tuple[int, int]] = []
         before = self.acknowledged
@@ -130,7 +131,7 @@ class Spool:
                     missing.append((max(before, last) + 1, found.index - 1))
                 segment.last = last = found.index
                 segment.size = found.end
-                segment.tally[visit(found)] += found.readings
+                segment.tally[visit(found, self.acknowledged)] += found.readings
                 whole.append(found)
             before = max(before, last)
             if not whole and frames.header(self._salt).startswith(data):

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from citybrain.batch import Batch
 from citybrain.city import City
 from citybrain.edge import fates, repeats
 from citybrain.edge.fates import FATES
@@ -13,7 +14,7 @@ from citybrain.edge.repeats import Repeats
 from citybrain.errors import PackError
 from citybrain.grid import snap
 from citybrain.kinds import DAY, MINUTE
-from citybrain.layout import Layout
+from citybrain.layout import Layout, codes
 
 NO_TIME = -(2**63)
 
@@ -110,6 +111,15 @@ class Validator:
         """The accepted ones are stored now: later repeats of them are duplicates."""
         good = np.flatnonzero(fate == fates.ACCEPTED)
         self.memory.remember(self._keys(rows, good), value[good])
+
+    def recall(self, item: Batch) -> None:
+        """A batch that was accepted before a restart: what it says is remembered again."""
+        sensors = codes(item.roster.names, self.layout.sensors)[item.codes].astype(np.int64)
+        kind = self.layout.kinds.get(item.head.kind, -1)
+        known = (sensors >= 0) & (item.time_ms >= 0)
+        if kind >= 0 and known.any():
+            series = sensors[known] * len(self.layout.kinds) + kind
+            self.memory.remember(repeats.keys(series, item.time_ms[known]), item.value[known])
 
     def explain(self, row: Row, fate: int, gateway: str, now_ms: int) -> str:
         """Why a reading was refused: the field, its value, what was expected."""

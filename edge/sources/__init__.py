@@ -1,0 +1,1 @@
+"""Where readings come from: one file a source, and a line in the table of `edge.registry`."""

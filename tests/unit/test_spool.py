@@ -89,7 +89,7 @@ def test_entries_wait_in_order_across_restarts_and_files(tmp_path: Path) -> None
             box.append([Put(p, readings=2) for p in want[i : i + 10]])
         box.close()
     seen: list[int] = []
-    box = Spool(tmp_path, MB, visit=lambda e: seen.append(e.index), segment_bytes=2000)
+    box = Spool(tmp_path, MB, visit=lambda e, _: seen.append(e.index), segment_bytes=2000)
     assert box.report.whole
     assert seen == list(range(600))
     assert drain(box, 500) == want
@@ -162,7 +162,7 @@ def test_sent_entries_are_kept_for_a_while_and_never_outgrow_their_part(tmp_path
     assert 5_000 < box.size_bytes <= 10_000 + 2_000
     box.close()
     visited: list[bytes] = []
-    Spool(tmp_path, 40_000, visit=lambda e: visited.append(e.payload[:3])).close()
+    Spool(tmp_path, 40_000, visit=lambda e, _: visited.append(e.payload[:3])).close()
     assert visited[-1] == b"399"
 
 

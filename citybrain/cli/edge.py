@@ -1,0 +1,51 @@
+"""`citybrain edge run CONFIG.toml`: run an edge agent until it is told to stop."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(no_args_is_help=True)
+
+
+@app.callback()
+def _edge() -> None:
+    """Edge agents: the one way in for readings."""
+
+
+@app.command()
+def run(
+    config: Annotated[Path, typer.Argument(help="The agent's TOML file.")],
+    city: Annotated[str | None, typer.Option(help="City: built in, or a folder.")] = None,
+    data: Annotated[str | None, typer.Option(help="Data folder.")] = None,
+    broker: Annotated[str | None, typer.Option(help="Kafka, host:port.")] = None,
+    port: Annotated[int, typer.Option(help="Port of /metrics and /health; 0: any.")] = 0,
+) -> None:
+    """Run an edge agent: take readings from its sources, keep them on disk, send them on."""
+    import asyncio
+
+    from prometheus_client import CollectorRegistry
+
+    from citybrain.edge.agent import Agent
+    from citybrain.edge.config import read
+    from citybrain.kafka import kafka_settings
+    from citybrain.pack import load
+    from citybrain.process import running, stop_event
+    from citybrain.settings import resolve
+
+    stated = read(config)
+    flags = {
+        "city": city if city is not None else stated.city,
+        "data": data if data is not None else stated.data,
+        "broker": broker if broker is not None else stated.broker,
+    }
+    settings, _ = resolve(flags)
+    folder = Path(settings.data)
+    registry = CollectorRegistry()
+
+    async def serve() -> None:
+        agent = Agent(stated, load(settings.city), folder, kafka_settings(settings), registry)
+        with running(f"edge-{stated.name}", folder, registry, agent.health, port):
+            await agent.run(stop_event())
+
+    asyncio.run(serve())

@@ -1,0 +1,289 @@
+"""HTTP source: POST /readings, answered when the disk has them; GET /health.
+
+Bodies: one JSON reading or an array (application/json), one reading a line
+(application/x-ndjson), or Arrow (application/vnd.apache.arrow.stream). `?lane=backfill` for
+history. 202: stored; 400: unreadable; 401, 403: who are you; 408, 413, 415; 422: every
+reading was refused; 429: full, with Retry-After. A gateway shows its token as a bearer, or
+its client certificate, whose common name is the gateway.
+"""
+
+import asyncio
+import socket
+import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Literal, cast
+
+import msgspec
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Route
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from citybrain import log
+from citybrain.edge import fates, forms
+from citybrain.edge.intake import Lane, Outcome
+from citybrain.edge.sources.base import Context, SourceConfig
+from citybrain.edge.spool import SpoolFull
+from citybrain.errors import InvalidInput, SetupError
+from citybrain.process import Health
+
+_FORMS = {
+    "": forms.JSON,
+    forms.JSON: forms.JSON,
+    forms.NDJSON: forms.NDJSON,
+    "application/jsonl": forms.NDJSON,
+    forms.ARROW: forms.ARROW,
+}
+_DISCARD_BYTES = 256 << 20
+
+
+class HttpConfig(SourceConfig, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """[sources.http]. cert_file, key_file: serve TLS. client_ca_file: take certificates that
+    this authority signed instead of tokens. All times in seconds."""
+
+    host: str = "127.0.0.1"
+    port: int = 8040
+    max_body_mb: float = 8
+    body_timeout_s: float = 30
+    retry_after_s: int = 5
+    max_connections: int = 2_000
+    cert_file: str = ""
+    key_file: str = ""
+    client_ca_file: str = ""
+
+
+class _Answer(Exception):
+    """Ends a request early with this status."""
+
+    def __init__(self, status: int, reason: str, message: str, **headers: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.body = {"error": reason, "message": message}
+        self.headers = {name.replace("_", "-"): value for name, value in headers.items()}
+
+
+class HttpSource:
+    """Serves the two routes on one socket. Raises SetupError for a port or file it cannot have."""
+
+    pushes = True
+
+    def __init__(self, config: HttpConfig, context: Context) -> None:
+        self._config = config
+        self._context = context
+        self._limit = int(config.max_body_mb * (1 << 20))
+        self._log = log.get("edge.http")
+        self._certified: dict[tuple[str, int], str] = {}
+        self._socket = _listen(config.host, config.port)
+        self.port = int(self._socket.getsockname()[1])
+
+    def health(self) -> Health:
+        """It can take readings while its socket is open."""
+        return Health(ok=self._socket.fileno() >= 0, facts={"http_port": self.port})
+
+    async def run(self, ready: asyncio.Event) -> None:
+        """Serve until cancelled."""
+        routes = [
+            Route("/readings", self._readings, methods=["POST"]),
+            Route("/health", self._health, methods=["GET"]),
+        ]
+        server = _Server(self._uvicorn(Starlette(routes=routes)))
+        serving = asyncio.create_task(server.serve(sockets=[self._socket]))
+        self._log.info("listening", host=self._config.host, port=self.port)
+        ready.set()
+        try:
+            await asyncio.shield(serving)
+        except asyncio.CancelledError:
+            server.should_exit = True
+            await serving
+            raise
+
+    def _uvicorn(self, app: Starlette) -> uvicorn.Config:
+        config, certified = self._config, self._certified
+
+        class Protocol(H11Protocol):
+            """Remembers who showed a certificate; the ASGI scope does not tell."""
+
+            def connection_made(self, transport: Any) -> None:
+                super().connection_made(transport)
+                name = _common_name(transport.get_extra_info("ssl_object"))
+                if name and self.client:
+                    certified[self.client] = name
+
+            def connection_lost(self, exc: Exception | None) -> None:
+                super().connection_lost(exc)
+                if self.client:
+                    certified.pop(self.client, None)
+
+        try:
+            made = uvicorn.Config(
+                app,
+                http=Protocol,
+                ws="none",
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                limit_concurrency=config.max_connections,
+                timeout_keep_alive=75,
+                timeout_graceful_shutdown=5,
+                ssl_certfile=config.cert_file or None,
+                ssl_keyfile=config.key_file or None,
+                ssl_ca_certs=config.client_ca_file or None,
+                ssl_cert_reqs=ssl.CERT_OPTIONAL if config.client_ca_file else ssl.CERT_NONE,
+            )
+            made.load()
+        except (OSError, ssl.SSLError) as error:
+            raise SetupError(f"sources.http: cert_file, key_file: {error}") from error
+        return made
+
+    async def _health(self, request: Request) -> Response:
+        state: Health = self._context.health()
+        return _json(200 if state.ok else 503, state)
+
+    async def _readings(self, request: Request) -> Response:
+        try:
+            gateway, sensor = self._who(request)
+            lane = self._lane(request)
+            form = self._form(request)
+            with self._holding() as hold:
+                body = await self._body(request, hold)
+                return await self._take(gateway, sensor, lane, form, body)
+        except _Answer as answer:
+            self._context.metrics.refused_requests.labels(answer.body["error"]).inc()
+            await self._discard(request)
+            return _json(answer.status, answer.body, answer.headers)
+        except SpoolFull as error:
+            wait = str(self._config.retry_after_s)
+            await self._discard(request)
+            return _json(429, {"error": "full", "message": str(error)}, {"Retry-After": wait})
+
+    def _who(self, request: Request) -> tuple[str, str]:
+        """Gateway and (for a device's token) sensor of the one who asks."""
+        scheme, _, token = request.headers.get("authorization", "").partition(" ")
+        certified = self._certified.get(tuple(request.client or ()))  # type: ignore[arg-type]  # (host, port)
+        if scheme.lower() == "bearer":
+            grant = self._context.tokens.check(token.strip())
+            if grant is None:
+                raise _Answer(401, "token", "this token is not known", WWW_Authenticate="Bearer")
+            gateway, sensor = grant.gateway, grant.sensor
+        elif certified:
+            gateway, sensor = certified, ""
+        else:
+            raise _Answer(
+                401, "token", "expected the header Authorization: Bearer TOKEN",
+                WWW_Authenticate="Bearer",
+            )  # fmt: skip
+        if gateway not in self._context.gateways:
+            raise _Answer(403, "gateway", f"gateway {gateway!r} does not belong to this agent")
+        return gateway, sensor
+
+    def _lane(self, request: Request) -> Lane:
+        lane = request.query_params.get("lane", "live")
+        if lane not in ("live", "backfill"):
+            raise _Answer(400, "lane", f"lane: {lane!r}, expected live or backfill")
+        return cast(Literal["live", "backfill"], lane)
+
+    def _form(self, request: Request) -> str:
+        stated = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if stated not in _FORMS:
+            raise _Answer(415, "form", f"content-type: {stated!r} is not one of {sorted(_FORMS)}")
+        if request.headers.get("content-encoding", "identity") != "identity":
+            raise _Answer(415, "form", "content-encoding: send the body as it is")
+        return _FORMS[stated]
+
+    @contextmanager
+    def _holding(self) -> Iterator[list[int]]:
+        """What this request takes of the memory for bodies, given back at its end."""
+        hold = [0]
+        try:
+            yield hold
+        finally:
+            self._context.intake.release(hold[0])
+
+    async def _body(self, request: Request, hold: list[int]) -> bytes:
+        too_large = _Answer(413, "size", f"body: more than {self._limit} bytes", Connection="close")
+        stated = request.headers.get("content-length", "0")
+        if stated.isdigit() and int(stated) > self._limit:
+            raise too_large
+        parts = []
+        try:
+            async with asyncio.timeout(self._config.body_timeout_s):
+                async for chunk in request.stream():
+                    self._context.intake.reserve(len(chunk))
+                    hold[0] += len(chunk)
+                    if hold[0] > self._limit:
+                        raise too_large
+                    parts.append(chunk)
+        except TimeoutError as error:
+            wait = f"body: not here after {self._config.body_timeout_s:g} s"
+            raise _Answer(408, "timeout", wait, Connection="close") from error
+        except ClientDisconnect as error:
+            raise _Answer(400, "disconnect", "body: the connection ended in it") from error
+        return b"".join(parts)
+
+    async def _take(
+        self, gateway: str, sensor: str, lane: Lane, form: str, body: bytes
+    ) -> Response:
+        intake = self._context.intake
+        try:
+            rows = forms.parse(body, form, intake.layout)
+        except InvalidInput as error:
+            await intake.refuse(gateway, error, body)
+            return _json(400, {"error": error.reason, "message": str(error)})
+        if sensor:
+            other = rows.sensor != intake.layout.sensors.get(sensor, -1)
+            rows.wrong[other & (rows.wrong == fates.ACCEPTED)] = fates.GATEWAY
+        outcome = await intake.offer(gateway, rows, lane)
+        refused_all = outcome.refused and outcome.refused == len(rows)
+        return _json(422 if refused_all else 202, outcome)
+
+    async def _discard(self, request: Request) -> None:
+        """Read on and throw away, so that a client that still sends sees the answer."""
+        seen = 0
+        try:
+            async with asyncio.timeout(self._config.body_timeout_s):
+                async for chunk in request.stream():
+                    seen += len(chunk)
+                    if seen > _DISCARD_BYTES:
+                        return
+        except (TimeoutError, ClientDisconnect, RuntimeError) as error:
+            self._log.debug("rest of a body not read", why=str(error))
+
+
+class _Server(uvicorn.Server):
+    """Leaves the signals to the agent."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Nothing: the agent stops its sources."""
+        yield
+
+
+def _json(status: int, content: Health | Outcome | dict[str, str],
+          headers: dict[str, str] | None = None) -> Response:  # fmt: skip
+    return Response(msgspec.json.encode(content), status, headers, "application/json")
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    server = socket.socket(family)
+    server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        server.bind((host, port))
+    except OSError as error:
+        server.close()
+        raise SetupError(f"sources.http: port: {host}:{port}: {error.strerror}") from error
+    return server
+
+
+def _common_name(tls: ssl.SSLObject | None) -> str:
+    """The common name of the certificate that a client showed, "" for none."""
+    certificate = (tls.getpeercert() if tls else None) or {}
+    for part in certificate.get("subject", ()):
+        for name, value in cast(tuple[tuple[str, str], ...], part):
+            if name == "commonName":
+                return value
+    return ""
