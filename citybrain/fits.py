@@ -45,7 +45,7 @@ class Score(msgspec.Struct, frozen=True, kw_only=True):
 class Scoreboard(msgspec.Struct, frozen=True, kw_only=True, tag="scoreboard", tag_field="type"):
     """How the forecasts of a kind did against what came true. Key `scoreboard/<shard>/<kind>`.
 
-    demoted: horizons at which the historical average is used because the model fell behind.
+    demoted: horizons at which a simpler forecast is used because the model fell behind.
     """
 
     version: int = VERSION
@@ -58,9 +58,11 @@ class Scoreboard(msgspec.Struct, frozen=True, kw_only=True, tag="scoreboard", ta
 
 
 class Demotion(msgspec.Struct, frozen=True, kw_only=True, tag="demotion", tag_field="type"):
-    """A forecaster fell behind and is out of use at a horizon from `at_ms` on.
+    """A forecaster fell behind and is out of use at a horizon from `at_ms` on, or is back.
 
-    Key `demotion/<shard>/<kind>/<horizon_ms>`. A new fit starts with a clean record.
+    Key `demotion/<shard>/<kind>/<horizon_ms>`. best: what is used instead, `persistence` or
+    `historical_average`; the model goes on being scored, and is back (`demoted` false) when
+    it is level with the best again. Errors are mean absolute ones in the kind's unit.
     """
 
     version: int = VERSION
@@ -69,6 +71,7 @@ class Demotion(msgspec.Struct, frozen=True, kw_only=True, tag="demotion", tag_fi
     digest: str
     horizon_ms: int
     at_ms: int
+    demoted: bool
     model_error: float
     best_error: float
     best: str

@@ -19,9 +19,10 @@ from citybrain.models.daytime import Daytime, slots_of
 MIN_VISITS = 3.0
 """Days on which a time of day must have been seen before anything is expected of it."""
 
-_FORGET = 0.08  # share of its weight that a visit loses with each later one
+_ALMOST = 0.5  # visits; a few missing windows do not undo a day
+_FORGET = 0.12  # share of its weight that a visit loses with each later one
 _CLIP = 4.0  # scales; wider residuals teach no more than this
-_COLD = 0.35  # visits that the more general mean counts for
+_COLD = 0.25  # visits that the more general mean counts for
 _ABS_TO_SD = 1.2533  # mean absolute deviation to standard deviation of a normal
 Floats = npt.NDArray[np.float64]
 
@@ -59,7 +60,7 @@ class Baseline:
         mean = self.mean[group, a] * (1 - share) + self.mean[group, b] * share
         scale = self.scale[group, a] * (1 - share) + self.scale[group, b] * share
         seen = self.visits.sum(axis=0)
-        cold = np.minimum(seen[a], seen[b]) < MIN_VISITS
+        cold = np.minimum(seen[a], seen[b]) < MIN_VISITS - _ALMOST
         return np.where(cold, np.nan, mean), np.where(cold, np.nan, scale)
 
     def arrays(self) -> Arrays:
@@ -127,7 +128,7 @@ def fit(
 
 
 def _recency(group: Array, day: Array) -> Floats:
-    """Weight of each row: 0.92 to the power of the days of its class that came after."""
+    """Weight of each row: 0.88 to the power of the days of its class that came after."""
     weight = np.zeros(len(day))
     for which in (0, 1):
         mine = group == which

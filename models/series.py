@@ -14,18 +14,23 @@ from citybrain.models.fit import Model
 from citybrain.models.seen import Seen, lay_out
 from citybrain.stats import Effective, Stats
 
+Records = tuple[list[Effective], list[Effective], list[Effective]]
+"""A model in use, one that waits for its first window, one that is not whole yet."""
+
 _LAYOUTS = 64
 
 
 class Series:
-    """Sensors in the order of the pack's roster. `pending` and `active` are model records."""
+    """Sensors in the order of the pack's roster. Models are kept as their records."""
 
     def __init__(self, kind: Kind, axis: Axis) -> None:
         self.kind = kind
         self.axis = axis
+        self.roster = Roster(axis.names)
         self.model: Model | None = None
         self.active: list[Effective] = []
-        self.pending: list[Effective] = []
+        self.waiting: list[Effective] = []
+        self.arriving: list[Effective] = []
         self._next: Model | None = None
         self._position = {name: i for i, name in enumerate(axis.names)}
         self._layouts: dict[Roster, Array] = {}
@@ -48,34 +53,33 @@ class Series:
     def offer(self, record: Effective) -> None:
         """Take a part of a model; with the last one it waits for its `from_ms`.
 
-        Raises InvalidInput `model` if it is damaged, of other sensors' kind or another window.
+        Raises InvalidInput `model` if it is damaged, of another kind or another window.
         """
-        if self.pending and self.pending[0].digest != record.digest:
-            self.pending, self._next = [], None
-        self.pending = [r for r in self.pending if r.part != record.part] + [record]
-        if len(self.pending) < record.parts:
+        if self.arriving and self.arriving[0].digest != record.digest:
+            self.arriving = []
+        self.arriving = [r for r in self.arriving if r.part != record.part] + [record]
+        if len(self.arriving) < record.parts:
             return
-        self.pending.sort(key=lambda r: r.part)
-        try:
-            self._next = self._read(self.pending)
-        except InvalidInput:
-            self.pending = []
-            raise
+        whole, self.arriving = sorted(self.arriving, key=lambda r: r.part), []
+        self._next, self.waiting = self._read(whole), whole
 
     def switch(self, start_ms: int) -> bool:
         """Go over to the waiting model if the window at `start_ms` is its first."""
-        if self._next is None or start_ms < self.pending[0].from_ms:
+        if self._next is None or start_ms < self.waiting[0].from_ms:
             return False
-        self.model, self.active = self._next, self.pending
-        self._next, self.pending = None, []
+        self.model, self.active = self._next, self.waiting
+        self._next, self.waiting = None, []
         return True
 
-    def recall(self, active: list[Effective], pending: list[Effective]) -> None:
-        """Become the state of these records."""
-        self.active, self.pending = active, pending
-        self.model = self._read(active) if active else None
-        if pending and len(pending) == pending[0].parts:
-            self._next = self._read(pending)
+    def records(self) -> Records:
+        """All model records that this state stands on, for a snapshot."""
+        return self.active, self.waiting, self.arriving
+
+    def recall(self, records: Records) -> None:
+        """Become the state of `records`."""
+        self.active, self.waiting, self.arriving = records
+        self.model = self._read(self.active) if self.active else None
+        self._next = self._read(self.waiting) if self.waiting else None
 
     def with_usual(self, seen: Seen) -> Seen:
         """The window with what the baseline expects of it, if it works on such windows."""

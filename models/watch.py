@@ -7,7 +7,9 @@ import numpy as np
 
 from citybrain.models import block, episodes
 from citybrain.models.block import Arrays
+from citybrain.models.detectors.anomaly import Anomaly
 from citybrain.models.detectors.base import Detector
+from citybrain.models.fit import Model
 from citybrain.models.seen import Seen
 
 _EVIDENCE = 12
@@ -68,6 +70,11 @@ class Watch:
                     )
                 )
         return verdicts
+
+    def prime(self, model: Model) -> None:
+        """A new model takes effect before the next window."""
+        if isinstance(self.detector, Anomaly):
+            self.detector.prime(self._own, model)
 
     def arrays(self) -> Arrays:
         """The whole state."""

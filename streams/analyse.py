@@ -19,19 +19,20 @@ from citybrain.city import City
 from citybrain.columns import Rosters
 from citybrain.errors import InvalidInput
 from citybrain.findings import DeadLetter, Finding, Progress
-from citybrain.kinds import Kind
+from citybrain.kinds import HOUR, Kind
 from citybrain.models import detectors
 from citybrain.models.block import Array, pack, unpack
 from citybrain.models.congestion import Flow
 from citybrain.models.daytime import Daytime
 from citybrain.models.detectors.base import Axis
 from citybrain.models.links import Links
+from citybrain.models.outlook import Outlook
 from citybrain.models.seen import Seen
-from citybrain.models.series import Series
+from citybrain.models.series import Records, Series
 from citybrain.models.watch import Verdict, Watch
 from citybrain.rules import Rule, adjusted
 from citybrain.stage import Out, Record
-from citybrain.stats import Effective, Passed, Rules, Stats
+from citybrain.stats import Effective, Passed, Rules, Stats, StatsHead
 from citybrain.streams import wording
 
 VERSION = 1
@@ -69,6 +70,11 @@ class Analyse:
         self._series = {
             kind.name: Series(kind, _axis(city, city.roster(self.shard, kind.name), daytime))
             for kind in city.kinds.values()
+        }
+        self._outlooks = {
+            name: Outlook(series.kind, series.axis.names, daytime)
+            for name, series in self._series.items()
+            if series.axis.names and series.kind.horizons_ms
         }
         self._links = _links(city, self._series, daytime)
         self._watches: dict[tuple[str, str], Watch] = {}
@@ -123,8 +129,9 @@ class Analyse:
             return []
         self._core.last_ms[key] = head.start_ms
         self._count("windows")
-        if head.window_ms == series.kind.analysed_ms and series.switch(head.start_ms):
-            self._dirty.add(f"model/{head.kind}")
+        analysed = head.window_ms == series.kind.analysed_ms
+        if analysed and series.switch(head.start_ms):
+            self._switched(series)
         seen = series.with_usual(series.lay_out(message, self._parked(series.axis.names)))
         outs: list[tuple[str, Seen, list[Verdict]]] = []
         for (rule, kind), watch in self._watches.items():
@@ -132,7 +139,38 @@ class Analyse:
                 outs.append((rule, seen, watch.take(seen)))
                 self._dirty.add(f"watch/{rule}/{kind}")
         said = self._flow(seen, outs) if head.window_ms == series.kind.pane_ms else []
+        if analysed and head.kind in self._outlooks:
+            said += self._look_ahead(seen, head, series)
         return said + self._progress(seen.end_ms, self._findings(outs, message, seen.end_ms))
+
+    def _look_ahead(self, seen: Seen, head: StatsHead, series: Series) -> list[Out]:
+        outlook, model = self._outlooks[head.kind], series.model
+        issues, changes = outlook.take(seen, model)
+        if model is None:
+            return []
+        outs = [
+            wording.forecast(issue, head, series.roster, model, self._city.generated)
+            for issue in issues
+            if not np.isnan(issue.lower).all()
+        ]
+        self._count("forecasts", len(outs))
+        outs += [wording.demotion(change, head, seen.end_ms, model) for change in changes]
+        if seen.end_ms % HOUR == 0 and outlook.sums.any():
+            outs.append(wording.scoreboard(outlook, head, seen.end_ms, model))
+        return outs
+
+    def _switched(self, series: Series) -> None:
+        """A model takes effect: whoever works with it begins with what it says."""
+        name, model = series.kind.name, series.model
+        self._dirty.add(f"model/{name}")
+        if model is None:
+            return
+        if name in self._outlooks:
+            self._outlooks[name].adopt(model)
+        for (rule, kind), watch in self._watches.items():
+            if kind == name:
+                watch.prime(model)
+                self._dirty.add(f"watch/{rule}/{kind}")
 
     def _flow(self, seen: Seen, found: list[tuple[str, Seen, list[Verdict]]]) -> list[Out]:
         """Link states, and the rules on them, after a window of speed or occupancy."""
@@ -240,13 +278,12 @@ class Analyse:
         return Out("dead-letter", findings.encode(letter), key=letter.id.encode())
 
     def changed(self) -> Mapping[str, bytes]:
-        """Blocks: `core`, `model/<kind>`, `watch/<rule>/<kind>`, `links`."""
+        """Blocks: `core`, `links`, `model/<kind>`, `watch/<rule>/<kind>`, `outlook/<kind>/…`."""
         blocks = {"core": msgspec.msgpack.encode(self._core)}
         for name in sorted(self._dirty):
             part, _, rest = name.partition("/")
             if part == "model":
-                series = self._series[rest]
-                blocks[name] = msgspec.msgpack.encode((series.active, series.pending))
+                blocks[name] = msgspec.msgpack.encode(self._series[rest].records())
             elif part == "watch":
                 rule, _, kind = rest.rpartition("/")
                 watch = self._watches[rule, kind]
@@ -254,6 +291,9 @@ class Analyse:
             elif self._links:
                 blocks[name] = pack(_Names(self._links.axis.names), self._links.state)
         self._dirty.clear()
+        for kind, outlook in self._outlooks.items():
+            for name, block in outlook.changed().items():
+                blocks[f"outlook/{kind}/{name}"] = block
         return blocks
 
     def restore(self, blocks: Mapping[str, bytes]) -> None:
@@ -269,12 +309,14 @@ class Analyse:
             part, _, rest = name.partition("/")
             rule, _, kind = rest.rpartition("/")
             if part == "model" and rest in self._series:
-                active, pending = msgspec.msgpack.decode(value, type=_Models)
-                self._series[rest].recall(active, pending)
+                self._series[rest].recall(msgspec.msgpack.decode(value, type=Records))
             elif part == "watch" and (rule, kind) in self._watches:
                 head, arrays = unpack(value, _Names)
                 _check(head.version)
                 self._watches[rule, kind].restore(arrays, head.names)
+            elif part == "outlook" and rest.partition("/")[0] in self._outlooks:
+                kind, _, block = rest.partition("/")
+                self._outlooks[kind].restore(block, value)
             elif part == "links" and self._links:
                 head, arrays = unpack(value, _Names)
                 _check(head.version)
@@ -283,8 +325,6 @@ class Analyse:
 
 LINKS = "links"
 """Stands for the kind of the rules on links."""
-
-_Models = tuple[list[Effective], list[Effective]]
 
 
 def _check(version: int) -> None:

@@ -1,12 +1,23 @@
-"""What the analyse stage saw, in the words of the findings log and of the link states."""
+"""What the analyse stage saw and expects, in the words of the logs that it writes."""
 
+import msgspec
+import numpy as np
+
+from citybrain import forecasts
 from citybrain.city import City
+from citybrain.columns import Roster
 from citybrain.findings import Finding, LinkState, Place, Window
+from citybrain.fits import Demotion, Scoreboard
+from citybrain.forecasts import Forecast, ForecastHead
 from citybrain.models.fit import Model
+from citybrain.models.forecast import conformal
+from citybrain.models.forecast import scoreboard as board
 from citybrain.models.links import Said
+from citybrain.models.outlook import Change, Issue, Outlook
 from citybrain.models.seen import Seen
 from citybrain.models.watch import Verdict
 from citybrain.rules import Rule
+from citybrain.stage import Out
 from citybrain.stats import StatsHead
 
 _UNITS = {"congestion": "1", "air_quality": "{index}"}
@@ -83,3 +94,60 @@ def link_state(said: Said, at_ms: int, holds_ms: int, generated: bool) -> LinkSt
         occupancy=said.occupancy,
         generated=generated,
     )
+
+
+def forecast(issue: Issue, head: StatsHead, roster: Roster, model: Model, generated: bool) -> Out:
+    """One message: a kind, a horizon, an issue. Sensors without enough history are not in it."""
+    known = np.flatnonzero(~(np.isnan(issue.lower) | np.isnan(issue.upper)))
+    record = Forecast(
+        head=ForecastHead(
+            shard=head.shard,
+            kind=head.kind,
+            window_ms=head.window_ms,
+            issued_ms=head.start_ms + head.window_ms,
+            target_ms=issue.target_ms,
+            horizon_ms=issue.horizon_ms,
+            model=f"{issue.forecaster}@{model.digest}",
+            coverage=conformal.COVERAGE,
+            generated=head.generated or generated,
+        ),
+        roster=roster,
+        codes=known.astype(np.int32),
+        value=issue.value[known],
+        lower=issue.lower[known],
+        upper=issue.upper[known],
+    )
+    return Out("forecasts", forecasts.encode(record), key=head.shard.encode())
+
+
+def demotion(change: Change, head: StatsHead, at_ms: int, model: Model) -> Out:
+    """A horizon at which the forecaster fell out of use, or came back."""
+    record = Demotion(
+        shard=head.shard,
+        kind=head.kind,
+        digest=model.digest,
+        horizon_ms=change.horizon_ms,
+        at_ms=at_ms,
+        demoted=change.demoted,
+        model_error=change.model_error,
+        best_error=change.best_error,
+        best=change.best,
+    )
+    return _model_record(f"demotion/{head.shard}/{head.kind}/{change.horizon_ms}", record)
+
+
+def scoreboard(outlook: Outlook, head: StatsHead, at_ms: int, model: Model) -> Out:
+    """How the forecasts of the kind did so far."""
+    record = Scoreboard(
+        shard=head.shard,
+        kind=head.kind,
+        digest=model.digest,
+        at_ms=at_ms,
+        scores=board.scores(outlook.sums, outlook.horizons_ms),
+        demoted=sorted(outlook.demoted),
+    )
+    return _model_record(f"scoreboard/{head.shard}/{head.kind}", record)
+
+
+def _model_record(key: str, record: msgspec.Struct) -> Out:
+    return Out("models", msgspec.json.encode(record), key=key.encode())

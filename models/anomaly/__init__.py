@@ -25,6 +25,9 @@ class AnomalyDetector(Protocol):
     def fresh(self, n: int) -> Arrays:
         """State of `n` sensors that have seen nothing."""
 
+    def prime(self, state: Arrays, ceiling: Array) -> None:
+        """A new model says what a CUSUM reached on one row in two hundred [n]; 0: unknown."""
+
     def step(self, state: Arrays, z: Array) -> Array:
         """Take residuals in scales [n], return signed scores [n]: above 0 more than usual."""
 

@@ -23,7 +23,7 @@ class Cusum:
     slack = 0.7
     clip = 5.0
     floor = 5.0  # scales; what h is in an ordinary CUSUM
-    ceiling = 6.0  # quantiles; a longer accumulation would only delay the end
+    ceiling = 3.0  # quantiles; a longer accumulation would only delay the end
 
     def __init__(self, step_ms: int) -> None:
         self._patience = max(1, HOUR // step_ms)
@@ -36,6 +36,11 @@ class Cusum:
             "missing": np.zeros(n, dtype=np.int32),
             "quantile": np.full(n, self.floor),
         }
+
+    def prime(self, state: Arrays, ceiling: Array) -> None:
+        """The quantile goes on from what history says."""
+        state["quantile"][:] = np.where(ceiling > 0, np.maximum(ceiling, self.floor),
+                                        state["quantile"])  # fmt: skip
 
     def step(self, state: Arrays, z: Array) -> Array:
         """As in `AnomalyDetector`."""

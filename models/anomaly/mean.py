@@ -21,6 +21,9 @@ class MeanShift:
         """Mean 0, quantile at its floor."""
         return {"mean": np.zeros(n), "quantile": np.full(n, self._floor)}
 
+    def prime(self, state: Arrays, ceiling: Array) -> None:
+        """A sum's quantile says nothing of a mean's: it is learnt here alone."""
+
     def step(self, state: Arrays, z: Array) -> Array:
         """As in `AnomalyDetector`."""
         seen = ~np.isnan(z)

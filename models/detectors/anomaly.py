@@ -7,6 +7,7 @@ from citybrain.kinds import MINUTE, Kind
 from citybrain.models.anomaly import DETECTORS
 from citybrain.models.block import Arrays
 from citybrain.models.detectors.base import Axis, Detector, Scored, limits, stale_ms, window_of
+from citybrain.models.fit import Model
 from citybrain.models.seen import Seen
 from citybrain.rules import Rule
 
@@ -45,6 +46,10 @@ class Anomaly:
     def fresh(self) -> Arrays:
         """As in `Detector`."""
         return self._model.fresh(len(self.names))
+
+    def prime(self, state: Arrays, model: Model) -> None:
+        """A new model takes effect."""
+        self._model.prime(state, model.ceiling)
 
     def score(self, state: Arrays, seen: Seen) -> Scored:
         """NaN without a baseline: not enough history is no score."""

@@ -1,0 +1,161 @@
+"""Fitting: windows of history in, a model's bytes out. The same rows give the same bytes.
+
+When: at each local midnight, once the history that a baseline needs is there (`boundaries`).
+The live fitter and a replay follow the same rule, so both use the same models.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from citybrain.city import City
+from citybrain.kinds import DAY, MINUTE, Kind
+from citybrain.models import baseline
+from citybrain.models.anomaly.cusum import Cusum
+from citybrain.models.anomaly.quantile import LEVEL
+from citybrain.models.baseline import MIN_VISITS
+from citybrain.models.block import Array, Arrays, pack
+from citybrain.models.daytime import Daytime
+from citybrain.models.fit import FitHead
+from citybrain.models.forecast import FORECASTERS, Situation, conformal, features
+
+FORECASTER = "network"
+SEED = 20260301
+PART_SENSORS = 128
+"""Sensors of one part of a model: about 250 kB."""
+
+_FINE_DAYS, _COARSE_DAYS = 28, 366
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Windows of one kind in one shard on a regular grid: value [T, n], NaN where missing."""
+
+    step_ms: int
+    start_ms: npt.NDArray[np.int64]
+    names: tuple[str, ...]
+    value: npt.NDArray[np.float64]
+
+    def until(self, until_ms: int) -> "Rows":
+        """Only what had ended by then."""
+        keep = self.start_ms + self.step_ms <= until_ms
+        return Rows(self.step_ms, self.start_ms[keep], self.names, self.value[keep])
+
+
+def horizon_of_history_ms(step_ms: int) -> int:
+    """How far back a fit looks: four weeks, or a year for windows of half an hour and more."""
+    return DAY * (_COARSE_DAYS if step_ms >= 30 * MINUTE else _FINE_DAYS)
+
+
+def rows(
+    kind: Kind,
+    names: tuple[str, ...],
+    sensor: Array,
+    start_ms: npt.NDArray[np.int64],
+    value: Array,
+    until_ms: int,
+) -> Rows:
+    """Lay loose rows out on a grid. sensor: index into `names`, below 0 is left out.
+
+    Where a window stands twice the later row counts (a higher revision).
+    """
+    step = kind.analysed_ms
+    since = until_ms - horizon_of_history_ms(step)
+    keep = (sensor >= 0) & (start_ms >= since) & (start_ms + step <= until_ms)
+    if not keep.any():
+        none = np.zeros(0, dtype=np.int64)
+        return Rows(step, none, names, np.zeros((0, len(names))))
+    place = start_ms[keep] // step
+    first, last = int(place.min()), int(place.max())
+    table = np.full((last - first + 1, len(names)), np.nan)
+    table[place - first, sensor[keep]] = value[keep]
+    return Rows(step, (np.arange(last - first + 1) + first) * step, names, table)
+
+
+def enough(history: Rows, daytime: Daytime) -> bool:
+    """Whether any sensor has the days that a baseline asks for, half of each at least."""
+    if not len(history.start_ms):
+        return False
+    day = daytime.split(history.start_ms)[2]
+    least = DAY / history.step_ms / 2
+    seen = [(~np.isnan(history.value[day == d])).sum(axis=0) >= least for d in np.unique(day)]
+    return bool(np.sum(seen, axis=0).max(initial=0) >= MIN_VISITS)
+
+
+def boundaries(city: City, since_ms: int, until_ms: int) -> list[int]:
+    """The local midnights in (since_ms, until_ms]: when models are fitted."""
+    return list(Daytime(city.zone_info, city.calendar).midnights(since_ms, until_ms))
+
+
+def fit(history: Rows, city: City, kind: Kind, until_ms: int) -> list[bytes]:
+    """The model of what had ended by `until_ms`, in parts; [] without enough history."""
+    daytime = Daytime(city.zone_info, city.calendar)
+    history = history.until(until_ms)
+    if not enough(history, daytime):
+        return []
+    step = kind.analysed_ms
+    usual = baseline.fit(history.start_ms, history.value, step, kind, daytime)
+    mean, scale = usual.over(history.start_ms, daytime)
+    z = (history.value - mean) / scale
+    horizons = tuple(h for h in kind.horizons_ms if h % step == 0)
+    forecaster = FORECASTERS[FORECASTER]
+    weights = forecaster.fit(z, tuple(h // step for h in horizons), SEED)
+    arrays: Arrays = usual.arrays() | {k: v.astype(np.float32) for k, v in weights.items()}
+    arrays["ceiling"] = _ceiling(z[-14 * DAY // step :], step).astype(np.float32)
+    arrays["width"] = _widths(z, horizons, step, weights).astype(np.float32)
+    head = {
+        "kind": kind.name,
+        "step_ms": step,
+        "forecaster": FORECASTER,
+        "horizons_ms": horizons,
+        "since_ms": int(history.start_ms[0]),
+        "until_ms": until_ms,
+        "rows": int((~np.isnan(history.value)).sum()),
+        "seed": SEED,
+    }
+    return _parts(head, history.names, arrays)
+
+
+def _parts(head: Mapping[str, object], names: tuple[str, ...], arrays: Arrays) -> list[bytes]:
+    parts = []
+    for at in range(0, len(names), PART_SENSORS):
+        some = slice(at, at + PART_SENSORS)
+        mine = FitHead(names=names[some], **head)  # type: ignore[arg-type]  # the fields of `fit`
+        parts.append(pack(mine, {key: array[some] for key, array in arrays.items()}))
+    return parts
+
+
+def _ceiling(z: Array, step_ms: int) -> Array:
+    """What each sensor's plain CUSUM reached on one row in two hundred."""
+    cusum = Cusum(step_ms)
+    state = cusum.fresh(z.shape[1])
+    size = np.full(z.shape, np.nan)
+    for t, row in enumerate(z):
+        # A fixed measure: sums in scales, kept from growing without end.
+        state["quantile"][:] = cusum.floor
+        size[t] = np.abs(cusum.step(state, row)) * cusum.floor
+    known = (~np.isnan(size)).any(axis=0)
+    ceiling = np.full(z.shape[1], cusum.floor)
+    if known.any():
+        ceiling[known] = np.nanquantile(size[:, known], LEVEL, axis=0)
+    return np.asarray(np.maximum(ceiling, cusum.floor))
+
+
+def _widths(z: Array, horizons: tuple[int, ...], step_ms: int, weights: Arrays) -> Array:
+    """Half-widths [n, H] in scales, from the errors on the training interval."""
+    clipped = np.clip(z, -features.CLIP, features.CLIP)
+    x = features.over(clipped)
+    n = z.shape[1]
+    zero, one = np.zeros((n, len(horizons))), np.ones((n, len(horizons)))
+    every = max(1, len(z) // 2000)
+    errors = np.full((len(horizons), len(range(0, len(z), every)), n), np.nan)
+    for row, t in enumerate(range(0, len(z), every)):
+        now = Situation(z[t], x[t], zero, one)
+        ahead = FORECASTERS[FORECASTER].predict(weights, now)
+        for h, horizon in enumerate(horizons):
+            target = t + horizon // step_ms
+            if target < len(z):
+                errors[h, row] = z[target] - ahead[:, h]
+    return np.stack([conformal.initial(error) for error in errors], axis=1) if horizons else zero
