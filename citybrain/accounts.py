@@ -15,6 +15,7 @@ class Account(msgspec.Struct, frozen=True, kw_only=True):
     overflowed, sent, spooled; `rollup` counts counted, duplicate, backfilled, dead_lettered,
     where duplicate are readings of batches that transport has brought twice. next_offset: the
     first record of the shard's readings log that is not in these counts, where that applies.
+    `retry` counts retried: readings that have left the dead letter for the log again.
     """
 
     version: int = VERSION

@@ -11,6 +11,8 @@ from citybrain.kinds import DAY
 from citybrain.rules import Rule, adjusted, with_number
 
 MAX_MAINTENANCE_MS = 30 * DAY
+CURRENT_PACK = b"current"
+"""Key of the `packs` topic under which the last change stands, as a `stats.Rules` of no shard."""
 
 Settings = dict[str, float | str | bool]
 

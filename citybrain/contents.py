@@ -49,10 +49,12 @@ async def records(
     city: str,
     topic: str,
     since: Mapping[int, int] | None = None,
+    last: int | None = None,
 ) -> AsyncIterator[ConsumerRecord[Any, Any]]:
     """Committed records up to the end as it is now, in order within each partition.
 
-    since: partition -> first offset; others are read from their beginning.
+    since: partition -> first offset; others are read from their beginning. last: at most so
+    many offsets before the end of each partition.
     Raises BrokerError if the topic is not there or the cluster goes away.
     """
     places = await partitions(settings, city, topic)
@@ -62,6 +64,8 @@ async def records(
         firsts = await client.beginning_offsets(places)
         for place in places:
             first = max((since or {}).get(place.partition, 0), firsts[place])
+            if last is not None:
+                first = max(first, ends[place] - last)
             client.seek(place, min(first, ends[place]))
         unread = await _unread(client, places, ends)
         moved = time.monotonic()

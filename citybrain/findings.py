@@ -192,7 +192,9 @@ class LinkState(msgspec.Struct, frozen=True, kw_only=True):
 class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
     """Refused input with its original bytes. readings: how many it holds, if it is known.
 
-    retry_topic, retry_partition: where `dead-letter retry` sends the bytes again.
+    retry_topic, retry_partition: where `dead-letter retry` sends the bytes again; "" where
+    they came from no topic. A later record with the same id, retried_ms above 0 and no
+    original says that this was done, by whom and when (wall clock).
     """
 
     version: int = VERSION
@@ -207,6 +209,8 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
     sensor: str = ""
     retry_topic: str = ""
     retry_partition: int = -1
+    retried_ms: int = 0
+    retried_by: str = ""
 
 
 def encode(entry: msgspec.Struct) -> bytes:

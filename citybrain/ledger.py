@@ -5,9 +5,11 @@ counted on its own: produced, duplicate and overflowed by the edge agents as rea
 counted and backfilled by the rollup stage as they come out; dead_lettered by both; in_flight
 is what lies in the agents' spools and, by its header `n`, on the readings logs behind the
 records that the rollup stage has counted. Batches that transport brought twice are `repeated`:
-they were produced once, so they are in neither side of the sum.
+they were produced once, so they are in neither side of the sum. What was retried from the dead
+letter is there no longer.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -53,27 +55,26 @@ class Book(msgspec.Struct, frozen=True, kw_only=True):
 
 def reckon(accounts: Iterable[Account], on_log: int) -> Book:
     """The book from the parties' last accounts, and readings on the logs that nobody counted."""
-    edge: dict[str, int] = {}
-    rollup: dict[str, int] = {}
+    parties: dict[str, Counter[str]] = {"edge": Counter(), "rollup": Counter(), "retry": Counter()}
     for account in accounts:
-        totals = edge if account.party.startswith("edge/") else rollup
-        for name, number in account.counts.items():
-            totals[name] = totals.get(name, 0) + number
-    spooled = edge.get("spooled", 0)
+        parties.setdefault(account.party.partition("/")[0], Counter()).update(account.counts)
+    edge, rollup = parties["edge"], parties["rollup"]
+    spooled = edge["spooled"]
     return Book(
-        produced=edge.get("produced", 0),
-        counted=rollup.get("counted", 0),
-        duplicate=edge.get("duplicate", 0),
-        backfilled=rollup.get("backfilled", 0),
-        overflowed=edge.get("overflowed", 0),
-        dead_lettered=edge.get("conflict", 0)
-        + edge.get("invalid", 0)
-        + rollup.get("dead_lettered", 0),
+        produced=edge["produced"],
+        counted=rollup["counted"],
+        duplicate=edge["duplicate"],
+        backfilled=rollup["backfilled"],
+        overflowed=edge["overflowed"],
+        dead_lettered=edge["conflict"]
+        + edge["invalid"]
+        + rollup["dead_lettered"]
+        - parties["retry"]["retried"],
         in_flight=spooled + on_log,
         spooled=spooled,
         on_log=on_log,
-        repeated=rollup.get("duplicate", 0),
-        late=rollup.get("late", 0),
+        repeated=rollup["duplicate"],
+        late=rollup["late"],
     )
 
 

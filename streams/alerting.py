@@ -14,7 +14,7 @@ import msgspec
 from citybrain import findings, stats
 from citybrain.alerts import Alert
 from citybrain.casebook import KEEP_MS, Case, Shelf
-from citybrain.changes import Changes
+from citybrain.changes import CURRENT_PACK, Changes
 from citybrain.city import City
 from citybrain.errors import InvalidInput, Refused
 from citybrain.findings import (
@@ -226,7 +226,9 @@ class Alerting:
         return self._tell_shards()
 
     def _tell_shards(self) -> list[Out]:
-        """The changed numbers as a control record in the statistics log of every shard."""
+        """The changed numbers as a control record in the statistics log of every shard, and as
+        the current version of the pack for everybody else.
+        """
         self._adjust()
         rules = stats.Rules(
             shard="",
@@ -234,7 +236,7 @@ class Alerting:
             settings=dict(self._changes.settings),
             at_ms=self._frontier.now_ms,
         )
-        return [
+        told = [
             Out(
                 "stats",
                 stats.encode_control(msgspec.structs.replace(rules, shard=shard)),
@@ -242,6 +244,7 @@ class Alerting:
             )
             for shard, partition in sorted(self._city.shards.items())
         ]
+        return [*told, Out("packs", stats.encode_control(rules), CURRENT_PACK)]
 
     def _adjust(self) -> None:
         self._life.rules = self._changes.rules(self._city.rules)

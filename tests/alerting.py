@@ -1,16 +1,20 @@
 """Findings, rules and a city for the tests of alerting."""
 
-from dataclasses import replace
+import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from citybrain.city import City
 from citybrain.findings import Finding, Place
 from citybrain.kinds import MINUTE
 from citybrain.pack import load
 from citybrain.rules import Rule
-from tests.packs import write_pack
+from tests.packs import CITY, write_pack
 
+_TABLES = ("levels", "settings")
 T0 = 1_800_000_000_000
 """15 January 2027, 08:00 UTC."""
 
@@ -66,6 +70,18 @@ def finding(
     return Finding(**(facts | more))
 
 
-def small_city(folder: Path) -> City:
-    """Two zones, two shards, and the rules of this module."""
-    return replace(load(str(write_pack(folder / "small"))), rules=RULES)
+def small_city(folder: Path, city_id: str = "small") -> City:
+    """Two zones, two shards, and the rules of this module, in `folder`."""
+    pack = write_pack(folder / city_id, city=CITY.replace('"small"', f'"{city_id}"'))
+    tables = ["\n".join([f"[{rule.name}]", *_fields(rule)]) for rule in RULES.values()]
+    (pack / "rules.toml").write_text("\n".join(tables), "utf-8")
+    city = load(str(pack))
+    assert city.rules == RULES
+    return city
+
+
+def _fields(rule: Rule) -> Iterator[str]:
+    for field, value in msgspec.structs.asdict(rule).items():
+        if field != "name" and value is not None:
+            pairs = ", ".join(f"{k} = {v}" for k, v in value.items()) if field == "levels" else ""
+            yield f"{field} = " + ("{" + pairs + "}" if field in _TABLES else json.dumps(value))

@@ -2,7 +2,6 @@
 
 import asyncio
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -27,7 +26,7 @@ from tests.stream.alerting_log import alerting, write
 
 @pytest.fixture
 def city(tmp_path: Path, city_id: str) -> City:
-    return replace(small_city(tmp_path), id=city_id)
+    return small_city(tmp_path, city_id)
 
 
 async def read_alerts(settings: KafkaSettings, city: City) -> list[Alert]:

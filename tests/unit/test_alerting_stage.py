@@ -228,7 +228,9 @@ def test_a_changed_threshold_goes_to_every_shard_with_a_new_version(folder: Path
     assert [(p, r.shard) for p, r in told if isinstance(r, stats.Rules)] == [
         (0, "north"), (1, "south"),
     ]  # fmt: skip
-    for _, record in told:
+    (current,) = [o for o in outs if o.topic == "packs"]
+    assert current.key == b"current"
+    for record in (stats.decode(current.value, Rosters()), *(r for _, r in told)):
         assert isinstance(record, stats.Rules)
         assert record.settings == {"rain.levels.1": 5.0}
         assert record.pack.startswith(log.city.version + "+")
