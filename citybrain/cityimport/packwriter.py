@@ -11,18 +11,25 @@ from citybrain.cityimport.mapping import Mapping
 from citybrain.cityimport.places import Places
 from citybrain.kinds import KINDS
 
+SMALL = 1_000
+
 
 def write_pack(folder: Path, mapping: Mapping, where: Places, kinds: dict[str, list[str]]) -> None:
-    """All files of a pack. kinds: sensor -> its kinds. One zone is one shard."""
+    """All files of a pack. kinds: sensor -> its kinds.
+
+    A city of up to SMALL sensors is one shard; in a larger one each zone is a shard.
+    """
+    shards = where.zones if len(kinds) > SMALL else [mapping.city.id]
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "city.toml").write_text(_city(mapping, where), "utf-8")
+    (folder / "city.toml").write_text(_city(mapping, where, shards), "utf-8")
     with (folder / "sensors.csv").open("w", encoding="utf-8", newline="") as file:
         rows = csv.writer(file, lineterminator="\n")
         rows.writerow(["sensor", "kinds", "zone", "shard", "gateway", "lon", "lat", "link", "name"])
         for name, s in where.sensors.items():
             if name in kinds:
+                shard = s.zone if s.zone in shards else shards[0]
                 rows.writerow([
-                    name, ";".join(kinds[name]), s.zone, s.zone, s.gateway,
+                    name, ";".join(kinds[name]), s.zone, shard, s.gateway,
                     round(s.lon, 6), round(s.lat, 6), s.link, s.name,
                 ])  # fmt: skip
     (folder / "roads.geojson").write_text(_roads(where), "utf-8")
@@ -52,9 +59,9 @@ def _key(name: str) -> str:
     return name if plain.isalnum() and plain.isascii() else toml(name)
 
 
-def _city(mapping: Mapping, where: Places) -> str:
+def _city(mapping: Mapping, where: Places, shards: list[str]) -> str:
     city = mapping.city
-    partitions = max(4, 2 * len(where.zones))
+    partitions = max(4, 2 * len(shards))
     lines = ["# Written by `citybrain city import`."]
     lines += [f"# Source of the data: {line}" for line in city.source.splitlines()]
     lines += [
@@ -62,7 +69,7 @@ def _city(mapping: Mapping, where: Places) -> str:
         f"partitions = {partitions}", "", "[name]", f"zh = {toml(city.zh)}",
         f"en = {toml(city.en)}", "", "[shards]",
     ]  # fmt: skip
-    lines += [f"{_key(zone)} = {i}" for i, zone in enumerate(where.zones)]
+    lines += [f"{_key(zone)} = {i}" for i, zone in enumerate(shards)]
     for zone in where.zones:
         label = city.zones.get(zone)
         lines += ["", f"[zones.{_key(zone)}]"]

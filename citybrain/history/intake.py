@@ -9,7 +9,7 @@ from citybrain import batch
 from citybrain.batch import Batch
 from citybrain.columns import Rosters
 from citybrain.history import rows
-from citybrain.history.rows import Rows
+from citybrain.history.rows import Row, Rows
 from citybrain.stage import Record
 
 BLOCK_MS = 3_600_000
@@ -26,7 +26,7 @@ class Intake:
         self.stale: dict[tuple[str, int], int] = {}
         self.repeats = 0
 
-    def take(self, record: Record) -> Rows | None:
+    def take(self, record: Record) -> Rows | Row | None:
         """The rows of a record. Raises InvalidInput if it cannot be read."""
         if record.topic == "readings":
             return self._readings(record)

@@ -144,12 +144,12 @@ def _quoted(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
-def moment(text: str) -> int:
+def moment(text: str, name: str = "as-of") -> int:
     """UTC milliseconds of an ISO 8601 time; one without a zone is UTC. Raises UsageError."""
     try:
         when = datetime.fromisoformat(text)
     except ValueError as error:
         raise UsageError(
-            f"as-of: {text!r} is not an ISO 8601 time like 2026-03-01T08:00:00Z"
+            f"{name}: {text!r} is not an ISO 8601 time like 2026-03-01T08:00:00Z"
         ) from error
     return round((when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp() * 1000)

@@ -1,6 +1,6 @@
 """Records of the logs as rows of history. Pure: one record in, at most a few Arrow batches out."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ import pyarrow as pa
 from citybrain import batch, findings, forecasts, stats
 from citybrain.accounts import Account
 from citybrain.alerts import Alert
-from citybrain.columns import Rosters
+from citybrain.columns import Roster, Rosters
 from citybrain.errors import JSON_ERRORS, InvalidInput
 from citybrain.history.tables import TABLES, TIME
 from citybrain.kinds import KINDS
@@ -29,6 +29,15 @@ class Rows:
     table: str
     kind: str
     data: pa.RecordBatch
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row; times in UTC ms. Many of them become columns at once (`together`)."""
+
+    table: str
+    kind: str
+    values: dict[str, Any]
 
 
 def word(text: str, n: int) -> pa.DictionaryArray:
@@ -96,52 +105,102 @@ def window_columns(
     }
 
 
-def closed(got: stats.Stats, known_ms: int) -> Rows:
-    """A message of the statistics log."""
-    head, n = got.head, len(got)
-    kind = KINDS.get(head.kind)
-    empty = got.seen == 0
+def closed(messages: Sequence[tuple[stats.Stats, int]]) -> Rows:
+    """Messages of the statistics log of one kind, each with when it was known."""
+    heads = [got.head for got, _ in messages]
+    kind = KINDS.get(heads[0].kind)
+    many = _Many([got for got, _ in messages])
+    seen = many.column("seen")
+    empty = seen == 0
+    sums = many.column("sum")
+    expected = many.each([head.expected for head in heads])
+    start = many.each([head.start_ms for head in heads])
+    window = many.each([head.window_ms for head in heads])
     columns = {
-        "sensor": sensors(got.codes, got.roster.names), "kind": head.kind,
-        "window_ms": head.window_ms, "step_ms": head.step_ms,
-        "window_start": head.start_ms, "window_end": head.start_ms + head.window_ms,
-        **window_columns(kind is not None and kind.total, got.seen, got.sum, got.sumsq),
-        "min": pa.array(got.min, mask=empty), "max": pa.array(got.max, mask=empty),
-        "last": pa.array(got.last, mask=empty),
-        "seen": got.seen, "expected": head.expected,
-        "completeness": np.minimum(1.0, got.seen / max(1, head.expected)),
-        "late": got.late, "revision": head.revision, "backfill": head.backfill,
-        "generated": head.generated, "known_at": known_ms,
+        "sensor": many.sensors(), "kind": heads[0].kind,
+        "window_ms": window, "step_ms": many.each([head.step_ms for head in heads]),
+        "window_start": start, "window_end": start + window,
+        **window_columns(kind is not None and kind.total, seen, sums, many.column("sumsq")),
+        "min": pa.array(many.column("min"), mask=empty),
+        "max": pa.array(many.column("max"), mask=empty),
+        "last": pa.array(many.column("last"), mask=empty),
+        "seen": seen, "expected": expected,
+        "completeness": np.minimum(1.0, seen / np.maximum(1, expected)),
+        "late": many.column("late"), "revision": many.each([head.revision for head in heads]),
+        "backfill": many.each([head.backfill for head in heads]),
+        "generated": many.each([head.generated for head in heads]),
+        "known_at": many.each([known for _, known in messages]),
     }  # fmt: skip
-    return build("stats", head.kind, columns, n)
+    return build("stats", heads[0].kind, columns, len(seen))
 
 
-def forecast(got: forecasts.Forecast, known_ms: int) -> Rows:
-    """A message of the forecasts log."""
-    head = got.head
+def forecast(messages: Sequence[tuple[forecasts.Forecast, int]]) -> Rows:
+    """Messages of the forecasts log of one kind, each with when it was known."""
+    heads = [got.head for got, _ in messages]
+    many = _Many([got for got, _ in messages])
     columns = {
-        "issued_at": head.issued_ms, "target": head.target_ms, "horizon": head.horizon_ms,
-        "window_ms": head.window_ms, "sensor": sensors(got.codes, got.roster.names),
-        "kind": head.kind, "value": got.value, "lower": got.lower, "upper": got.upper,
-        "coverage": head.coverage, "model": head.model, "generated": head.generated,
-        "known_at": known_ms,
+        "issued_at": many.each([head.issued_ms for head in heads]),
+        "target": many.each([head.target_ms for head in heads]),
+        "horizon": many.each([head.horizon_ms for head in heads]),
+        "window_ms": many.each([head.window_ms for head in heads]),
+        "sensor": many.sensors(), "kind": heads[0].kind, "value": many.column("value"),
+        "lower": many.column("lower"), "upper": many.column("upper"),
+        "coverage": many.each([head.coverage for head in heads]),
+        "model": many.words([head.model for head in heads]),
+        "generated": many.each([head.generated for head in heads]),
+        "known_at": many.each([known for _, known in messages]),
     }  # fmt: skip
-    return build("forecasts", head.kind, columns, len(got.codes))
+    return build("forecasts", heads[0].kind, columns, many.rows)
 
 
-def _one(table: str, kind: str, row: dict[str, Any]) -> Rows:
+class _Many:
+    """Columnar messages one behind the other, as one set of columns."""
+
+    def __init__(self, messages: Sequence[stats.Stats] | Sequence[forecasts.Forecast]) -> None:
+        self._messages = messages
+        self._counts = np.array([len(got.codes) for got in messages])
+        self.rows = int(self._counts.sum())
+
+    def column(self, name: str) -> npt.NDArray[Any]:
+        return np.concatenate([getattr(got, name) for got in self._messages])
+
+    def each(self, values: Sequence[Any]) -> npt.NDArray[Any]:
+        """One value a message, repeated over its rows."""
+        return np.repeat(np.array(values), self._counts)
+
+    def words(self, texts: Sequence[str]) -> pa.DictionaryArray:
+        known = {text: i for i, text in enumerate(dict.fromkeys(texts))}
+        codes = self.each([known[text] for text in texts]).astype(np.int32)
+        return sensors(codes, list(known))
+
+    def sensors(self) -> pa.DictionaryArray:
+        """Codes of all messages in one dictionary, each roster once."""
+        place: dict[str, int] = {}
+        of: dict[Roster, npt.NDArray[np.int32]] = {}
+        codes = []
+        for got in self._messages:
+            table = of.get(got.roster)
+            if table is None:
+                numbers = [place.setdefault(name, len(place)) for name in got.roster.names]
+                table = of[got.roster] = np.array(numbers, np.int32)
+            codes.append(table[got.codes])
+        return sensors(np.concatenate(codes), list(place))
+
+
+def together(table: str, rows: Sequence[Row]) -> pa.RecordBatch:
+    """Single rows of one table as one batch; fields that are no column are left out."""
     schema = TABLES[table].schema
     arrays = []
     for field in schema:
-        value = row[field.name]
+        values = [row.values[field.name] for row in rows]
         if field.type == TIME:
-            array = pa.array([value], pa.int64()).cast(TIME)
+            array = pa.array(values, pa.int64()).cast(TIME)
         elif pa.types.is_dictionary(field.type):
-            array = pa.array([value], pa.utf8()).dictionary_encode()
+            array = pa.array(values, pa.utf8()).dictionary_encode()
         else:
-            array = pa.array([value], field.type)
+            array = pa.array(values, field.type)
         arrays.append(array)
-    return Rows(table, kind, pa.RecordBatch.from_arrays(arrays, schema=schema))
+    return pa.RecordBatch.from_arrays(arrays, schema=schema)
 
 
 def _json(value: object) -> str:
@@ -156,26 +215,26 @@ def _place(place: findings.Place) -> dict[str, Any]:
     return _facts(place)
 
 
-def finding(got: findings.Finding, known_ms: int) -> Rows:
+def finding(got: findings.Finding, known_ms: int) -> Row:
     """A finding; `evidence` and `params` as JSON."""
     row = _facts(got) | _place(got.place) | {
         "onset": got.onset_ms, "at": got.at_ms, "known_at": known_ms,
         "evidence": _json(got.evidence), "params": _json(got.params),
     }  # fmt: skip
-    return _one("findings", got.kind, row)
+    return Row("findings", got.kind, row)
 
 
-def alert(got: Alert, known_ms: int) -> Rows:
+def alert(got: Alert, known_ms: int) -> Row:
     """One change of an alert."""
     row = _facts(got) | _place(got.place) | {
         "opened_at": got.opened_ms, "updated_at": got.updated_ms, "cleared_at": got.cleared_ms,
         "shelved_until": got.shelved_until_ms or None, "params": _json(got.params),
         "findings": _json(got.findings), "known_at": known_ms,
     }  # fmt: skip
-    return _one("alerts", "", row)
+    return Row("alerts", "", row)
 
 
-def _command(got: findings.Command, known_ms: int) -> Rows:
+def _command(got: findings.Command, known_ms: int) -> Row:
     row = {
         "id": got.id, "type": got.__struct_config__.tag, "person": got.person,
         "issued_at": got.issued_ms, "expires_at": got.expires_ms,
@@ -183,10 +242,10 @@ def _command(got: findings.Command, known_ms: int) -> Rows:
         "sensor": getattr(got, "sensor", ""),
         "detail": _json(got), "known_at": known_ms,
     }  # fmt: skip
-    return _one("commands", "", row)
+    return Row("commands", "", row)
 
 
-def _change(got: stats.Effective | stats.Rules, known_ms: int) -> Rows:
+def _change(got: stats.Effective | stats.Rules, known_ms: int) -> Row:
     model = isinstance(got, stats.Effective)
     detail = {name: value for name, value in _facts(got).items() if name != "body"}
     row = {
@@ -195,19 +254,19 @@ def _change(got: stats.Effective | stats.Rules, known_ms: int) -> Rows:
         "digest": getattr(got, "digest", ""), "pack": getattr(got, "pack", ""),
         "effective_from": getattr(got, "from_ms", None), "known_at": known_ms,
     }  # fmt: skip
-    return _one("changes", "", row)
+    return Row("changes", "", row)
 
 
-def _from_stats(record: Record, rosters: Rosters) -> Rows | None:
+def _from_stats(record: Record, rosters: Rosters) -> Rows | Row | None:
     got = stats.decode(record.value, rosters)
     if isinstance(got, stats.Stats):
-        return closed(got, record.timestamp_ms)
+        return closed([(got, record.timestamp_ms)])
     if isinstance(got, stats.Passed):
         return None
     return _change(got, record.timestamp_ms)
 
 
-def _from_findings(record: Record, rosters: Rosters) -> Rows | None:
+def _from_findings(record: Record, rosters: Rosters) -> Row | None:
     got = findings.decode(record.value)
     if isinstance(got, findings.Progress | findings.LeaveOutShard):
         return None
@@ -235,41 +294,39 @@ _dead = _plain(findings.DeadLetter)
 _account = _plain(Account)
 
 
-def _from_link_states(record: Record, _: Rosters) -> Rows:
+def _from_link_states(record: Record, _: Rosters) -> Row:
     got = _link_state(record)
     row = _facts(got) | {
         "at": got.at_ms, "expires_at": got.expires_ms, "known_at": record.timestamp_ms
     }  # fmt: skip
-    return _one("link_states", "", row)
+    return Row("link_states", "", row)
 
 
-def _from_results(record: Record, _: Rosters) -> Rows:
+def _from_results(record: Record, _: Rosters) -> Row:
     got = _result(record)
     row = _facts(got) | {"at": got.at_ms, "known_at": record.timestamp_ms}
-    return _one("command_results", "", row)
+    return Row("command_results", "", row)
 
 
-def _from_dead(record: Record, _: Rosters) -> Rows:
+def _from_dead(record: Record, _: Rosters) -> Row:
     got = _dead(record)
-    return _one(
-        "dead_letters", "", _facts(got) | {"at": got.at_ms, "known_at": record.timestamp_ms}
-    )
+    return Row("dead_letters", "", _facts(got) | {"at": got.at_ms, "known_at": record.timestamp_ms})
 
 
-def _from_accounts(record: Record, _: Rosters) -> Rows:
+def _from_accounts(record: Record, _: Rosters) -> Row:
     got = _account(record)
     row = _facts(got) | {
         "at": got.at_ms, "counts": _json(got.counts), "known_at": record.timestamp_ms
     }  # fmt: skip
-    return _one("accounts", "", row)
+    return Row("accounts", "", row)
 
 
-DECODERS: dict[str, Callable[[Record, Rosters], Rows | None]] = {
+DECODERS: dict[str, Callable[[Record, Rosters], Rows | Row | None]] = {
     "stats": _from_stats,
     "findings": _from_findings,
     "commands": _from_findings,
     "forecasts": lambda record, rosters: forecast(
-        forecasts.decode(record.value, rosters), record.timestamp_ms
+        [(forecasts.decode(record.value, rosters), record.timestamp_ms)]
     ),
     "alerts": lambda record, _: alert(_alert(record), record.timestamp_ms),
     "link-states": _from_link_states,
@@ -280,7 +337,7 @@ DECODERS: dict[str, Callable[[Record, Rosters], Rows | None]] = {
 """Topic -> rows. `readings` is not here: its repeats are refused first (`intake.py`)."""
 
 
-def decode(record: Record, rosters: Rosters) -> Rows | None:
+def decode(record: Record, rosters: Rosters) -> Rows | Row | None:
     """The rows of a record, None for one that is not history (progress, a tombstone).
 
     Raises InvalidInput as the record's own decoder.

@@ -20,12 +20,13 @@ import pyarrow.parquet as pq
 
 from citybrain.errors import SetupError
 from citybrain.history.journal import File, Journal, Partition, Sequences
-from citybrain.history.rows import Rows
+from citybrain.history.rows import Row, Rows, together
 from citybrain.history.tables import TABLES
 from citybrain.kinds import DAY
 
 _OFFSETS = b"citybrain.offsets"
 _ROW_GROUP = 1 << 19
+_ROW_BYTES = 1 << 10  # a finding or an alert, roughly
 Ranges = dict[Partition, tuple[int, int]]
 
 
@@ -34,6 +35,7 @@ class Held:
 
     def __init__(self) -> None:
         self.batches: list[pa.RecordBatch] = []
+        self.single: list[Row] = []
         self.ranges: Ranges = {}
 
 
@@ -84,12 +86,17 @@ class Store:
             path.unlink()
         return orphans
 
-    def add(self, rows: Rows, source: tuple[str, int, int] | None = None) -> None:
+    def add(self, rows: Rows | Row, source: tuple[str, int, int] | None = None) -> None:
         """Hold rows. source: (topic, partition, offset) of the record they came from."""
         held = self._held.setdefault((rows.table, rows.kind), Held())
-        held.batches.append(rows.data)
-        self.bytes += rows.data.nbytes
-        self.rows += rows.data.num_rows
+        if isinstance(rows, Row):
+            held.single.append(rows)
+            self.bytes += _ROW_BYTES
+            self.rows += 1
+        else:
+            held.batches.append(rows.data)
+            self.bytes += rows.data.nbytes
+            self.rows += rows.data.num_rows
         if source:
             topic, partition, offset = source
             first, _ = held.ranges.get((topic, partition), (offset, offset))
@@ -105,6 +112,8 @@ class Store:
         """Write all that is held and commit it with the offsets, as one."""
         files: list[File] = []
         for (table, kind), held in sorted(self._held.items()):
+            if held.single:
+                held.batches.append(together(table, held.single))
             data = pa.Table.from_batches(held.batches).unify_dictionaries()
             for day, part in by_day(table, data):
                 files.append(self.write(table, kind, day, part, held.ranges))

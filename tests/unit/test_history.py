@@ -17,6 +17,7 @@ from citybrain.findings import Place
 from citybrain.history.intake import Intake
 from citybrain.history.journal import Journal
 from citybrain.history.read import Reader, moment
+from citybrain.history.rows import Rows
 from citybrain.history.store import Store, ranges_of
 from citybrain.history.tables import TIME
 from citybrain.kinds import DAY
@@ -102,7 +103,7 @@ def test_files_of_a_writer_killed_before_its_commit_do_not_count(tmp_path: Path)
     with Store(tmp_path) as store:
         put(store, Intake({}), readings(0, NOON, 7))
         rows = Intake({}).take(readings(1, NOON, 8))
-        assert rows is not None
+        assert isinstance(rows, Rows)
         store.write("readings", "occupancy", "2024-10-04", pa.Table.from_batches([rows.data]), {})
         (tmp_path / ".new" / "half.parquet").write_bytes(b"PAR1")
     assert ask(tmp_path, "select count(*) n from readings") == [{"n": 3}]
