@@ -53,6 +53,7 @@ class Agent:
         self._clock = clock
         self.folder = data / "edge" / config.name
         self.metrics = EdgeMetrics(registry)
+        self.stopped = asyncio.Event()
         self.gateways = _gateways(config, city)
         tolerance = Tolerance(int(config.future_s * 1000), int(config.past_days * 86_400_000))
         self._validator = Validator(city, tolerance)
@@ -150,6 +151,7 @@ class Agent:
 
         Raises whatever ends a part of it: its supervisor starts it again.
         """
+        self.stopped = stop
         events = {name: asyncio.Event() for name in self.sources}
         intake = asyncio.create_task(self.intake.run(), name="intake")
         sender = asyncio.create_task(self.sender.run(stop), name="sender")
@@ -168,6 +170,8 @@ class Agent:
                 for task in done - {stopped}:
                     task.result()  # raises what ended it; a recording may simply be over
                 living -= done
+                if living.isdisjoint(sources):
+                    stop.set()
         finally:
             stop.set()
             for group in (sources, [gauges, stopped], [intake], [sender]):

@@ -442,7 +442,7 @@ class Intake:
         gaps = self.ledger.gaps_after(self.spool.acknowledged)
         gaps += [(dropped.first, dropped.last) for dropped in dropping]
         head = [journal.put(self.ledger.whole(gaps))] if self.spool.at_segment_start else []
-        tail = journal.put(self.ledger.totals(changes, flush.seqs, gaps))
+        tail = journal.put(self.ledger.totals(flush.messages, changes, flush.seqs, gaps))
         began = time.perf_counter()
         await asyncio.to_thread(self.spool.append, [*head, *puts, tail], dropping)
         self.metrics.store_seconds.observe(time.perf_counter() - began)

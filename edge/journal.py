@@ -73,14 +73,15 @@ class PartyTotals(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Totals(msgspec.Struct, frozen=True, kw_only=True, tag="totals", tag_field="t"):
-    """The books of some parties (`whole`: of all). gaps: dropped entries that no reader saw."""
+    """The books of some parties (`whole`: of all). gaps: dropped entries that no reader saw.
+    cursors: how far each recording has come, by its incarnation."""
 
     version: int = VERSION
     incarnation: str
     parties: list[PartyTotals]
     whole: bool = False
     gaps: list[tuple[int, int]] = []
-    cursor: int = -1
+    cursors: dict[str, int] = {}
 
 
 Payload = Message | Totals
@@ -142,7 +143,7 @@ class Ledger:
         self.incarnation = ""
         self.parties: dict[Party, Books] = {}
         self.gaps: list[tuple[int, int]] = []
-        self.cursor = -1
+        self.cursors: dict[str, int] = {}
 
     def books(self, party: Party) -> Books:
         """A party's books; new ones are empty."""
@@ -152,7 +153,7 @@ class Ledger:
         """Take an entry found at opening, in order; returns its tally."""
         if isinstance(payload, Totals):
             self.incarnation = payload.incarnation
-            self.cursor = max(self.cursor, payload.cursor)
+            self.cursors = dict(payload.cursors)
             self.gaps = payload.gaps
             for totals in payload.parties:
                 books = self.books((totals.incarnation, totals.gateway, totals.shard))
@@ -165,7 +166,7 @@ class Ledger:
         books = self.books(payload.party)
         books.next_seq = max(books.next_seq, payload.seq + 1)
         books.watermark_ms = max(books.watermark_ms, payload.watermark_ms)
-        self.cursor = max(self.cursor, payload.cursor)
+        self._note_cursor(payload)
         books.unclaimed += payload.readings if payload.topic == "readings" else 0
         if entry.index > acknowledged:
             self.stored(payload)
@@ -191,20 +192,30 @@ class Ledger:
             books.spooled -= message.readings
             books.sent_watermark_ms = max(books.sent_watermark_ms, message.watermark_ms)
 
+    def _note_cursor(self, message: Message) -> None:
+        if message.cursor >= 0:
+            before = self.cursors.get(message.incarnation, -1)
+            self.cursors[message.incarnation] = max(before, message.cursor)
+
     def gaps_after(self, acknowledged: int) -> list[tuple[int, int]]:
         """The gaps that the reader has not passed yet."""
         return [gap for gap in self.gaps if gap[1] > acknowledged]
 
     def totals(
         self,
+        messages: Iterable[Message],
         changes: Mapping[Party, Counter[str]],
         seqs: Mapping[Party, int],
         gaps: list[tuple[int, int]],
     ) -> Totals:
-        """The books of the parties that changed, as they will be."""
+        """The books of the parties that changed, as they will be with these messages."""
         touched = sorted({*changes, *seqs})
+        cursors = dict(self.cursors)
+        for message in messages:
+            if message.cursor >= 0:
+                cursors[message.incarnation] = message.cursor
         return Totals(
-            incarnation=self.incarnation, gaps=gaps, cursor=self.cursor,
+            incarnation=self.incarnation, gaps=gaps, cursors=cursors,
             parties=[self._totals(p, changes.get(p, Counter()), seqs.get(p, 0)) for p in touched],
         )  # fmt: skip
 
@@ -213,7 +224,7 @@ class Ledger:
         parties = [self._totals(p, Counter(), 0) for p in sorted(self.parties)]
         return Totals(
             incarnation=self.incarnation, parties=parties, whole=True, gaps=gaps,
-            cursor=self.cursor,
+            cursors=self.cursors,
         )  # fmt: skip
 
     def _totals(self, party: Party, more: Counter[str], next_seq: int) -> PartyTotals:
@@ -235,7 +246,7 @@ class Ledger:
             self.stored(message)
             books = self.books(message.party)
             books.watermark_ms = max(books.watermark_ms, message.watermark_ms)
-            self.cursor = max(self.cursor, message.cursor)
+            self._note_cursor(message)
         for party, more in changes.items():
             self.books(party).counts.update(more)
         for party, next_seq in seqs.items():

@@ -26,6 +26,8 @@ class Entry:
 
 SOURCES: dict[str, Entry] = {
     "http": Entry("citybrain.edge.sources.http", "HttpSource", "HttpConfig"),
+    "mqtt": Entry("citybrain.edge.sources.mqtt", "MqttSource", "MqttConfig"),
+    "recording": Entry("citybrain.edge.sources.recording", "RecordingSource", "RecordingConfig"),
 }
 
 

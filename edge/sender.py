@@ -20,7 +20,7 @@ from citybrain.batch import Batch, Heartbeat
 from citybrain.clock import Clock
 from citybrain.columns import Rosters
 from citybrain.edge import journal
-from citybrain.edge.intake import UNKNOWN, Intake
+from citybrain.edge.intake import Intake
 from citybrain.edge.journal import Ledger, Message, Party
 from citybrain.edge.metrics import EdgeMetrics
 from citybrain.edge.spool import Spool
@@ -151,12 +151,11 @@ class Sender:
         pushed = set(self._pushed())
         beats = []
         current = self._intake.watermark_ms()
-        for party in sorted({*pushed, *self._ledger.parties}):
+        recorded = [p for p in self._ledger.parties if p[0] in self._ledger.cursors]
+        for party in sorted(pushed or recorded):
             incarnation, gateway, shard = party
             books = self._ledger.books(party)
-            if shard == UNKNOWN or (incarnation != self._ledger.incarnation and party in pushed):
-                continue
-            if party in pushed and not books.spooled:
+            if pushed and not books.spooled:
                 books.watermark_ms = max(books.watermark_ms, current)
                 books.sent_watermark_ms = books.watermark_ms
             elif not books.sent_watermark_ms:

@@ -35,7 +35,7 @@ def trial(
     time: str = "",
     clock: Clock = wall_clock,
 ) -> list[Step]:
-    """What pack, token, form, validation and agent say of a reading; stops at the first no."""
+    """What pack, token, form, validation and agent say of a reading."""
     known = city.sensors.get(sensor)
     if known is None:
         return [Step("pack", False, f"sensor {sensor!r} is not in {city.folder / 'sensors.csv'}")]

@@ -1,13 +1,18 @@
 """An edge agent in this process on the real broker, and what it wrote to Kafka."""
 
 import asyncio
-from collections.abc import AsyncIterator
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
 import msgspec
+import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from prometheus_client import CollectorRegistry
 
@@ -132,6 +137,35 @@ async def accounts(kafka: KafkaSettings, city: City) -> dict[str, int]:
         for name, n in account.counts.items():
             total[name] = total.get(name, 0) + n
     return total
+
+
+def mosquitto(folder: Path, port: int = 0) -> Iterator[int]:
+    """A Mosquitto that keeps its sessions in a folder, while this lasts."""
+    program = shutil.which("mosquitto") or "/usr/sbin/mosquitto"
+    if not Path(program).is_file():
+        pytest.skip("Mosquitto is not installed; `make system` installs it")
+    if not port:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+    folder.mkdir(exist_ok=True)
+    (folder / "mosquitto.conf").write_text(
+        f"listener {port} 127.0.0.1\nallow_anonymous true\npersistence false\nuser root\n"
+    )
+    process = subprocess.Popen(
+        [program, "-c", str(folder / "mosquitto.conf")],
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        for _ in range(200):
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", port)) == 0:
+                    break
+            time.sleep(0.05)
+        yield port
+    finally:
+        process.terminate()
+        process.wait(20)
 
 
 async def until(condition: Any, timeout_s: float = 60) -> None:

@@ -2,16 +2,29 @@
 
 import asyncio
 import itertools
+from collections.abc import Iterator
 from pathlib import Path
 
+import aiomqtt
+import msgspec
+import numpy as np
 import pytest
 
 from citybrain.batch import Batch, Heartbeat
 from citybrain.broker import LocalBroker
 from citybrain.city import City
 from citybrain.clock import wall_clock
+from citybrain.edge.agent import Agent
+from citybrain.edge.sources.recording import incarnation_of
+from citybrain.recording import RecordingWriter, cut
 from citybrain.topics import ensure
 from tests.stream import edge_rig as rig
+
+
+@pytest.fixture
+def mosquitto(tmp_path: Path) -> Iterator[int]:
+    """The port of a real MQTT broker of its own."""
+    yield from rig.mosquitto(tmp_path / "mosquitto")
 
 
 @pytest.fixture
@@ -60,6 +73,72 @@ async def test_readings_arrive_with_watermarks_and_add_up(
         "produced": 158, "duplicate": 7, "conflict": 0, "invalid": 1, "overflowed": 0,
         "spooled": 0, "sent": 150,
     }  # fmt: skip
+
+
+async def test_the_log_of_a_recording_is_the_one_that_a_replay_reads(
+    broker: LocalBroker, city: City, tmp_path: Path
+) -> None:
+    start = 1_700_000_000_000 // 60_000 * 60_000
+    path = tmp_path / "r.parquet"
+    times = np.arange(start, start + 600_000, 1000)
+    with RecordingWriter(path, city) as writer:
+        for time in times:
+            writer.write(
+                np.array([time] * 3), ["d1", "d4", "w2"],
+                ["vehicle_count", "occupancy", "temperature"],
+                np.array([float(time % 97), 12.5, 20.25]),
+            )  # fmt: skip
+    table = {"sources": {"recording": {"file": str(path), "speed": 0, "exit_at_end": True}}}
+    for _ in range(2):  # the second time it is sent already, and says nothing new
+        async with rig.agent(city, tmp_path / "data", broker.settings, **table) as made:
+            await rig.until(lambda made=made: made.stopped.is_set())
+    want: dict[tuple[str, str], list[object]] = {}
+    for item in cut(path, city, incarnation=incarnation_of(path)):
+        want.setdefault(_pair(item), []).append(_said(item))
+    got: dict[tuple[str, str], list[object]] = {}
+    for item in await rig.readings_log(broker.settings, city):
+        got.setdefault(_pair(item), []).append(_said(item))
+    assert got.keys() == want.keys()
+    for pair, said in want.items():
+        # The agent repeats heartbeats to show that it lives; a watermark takes no harm by it.
+        assert [k for k, _ in itertools.groupby(got[pair])] == said
+    assert (await rig.accounts(broker.settings, city))["sent"] == 1800
+
+
+def _said(item: Batch | Heartbeat) -> object:
+    if isinstance(item, Heartbeat):
+        return item.watermark_ms
+    head = msgspec.structs.replace(item.head, sent_ms=0)
+    return head, item.time_ms.tolist(), item.value.tolist(), item.codes.tolist()
+
+
+async def test_mqtt_messages_are_acknowledged_when_they_are_stored(
+    broker: LocalBroker, city: City, mosquitto: int, tmp_path: Path
+) -> None:
+    now = wall_clock()
+    table = {"sources": {"mqtt": {"port": mosquitto}}}
+    async with rig.agent(city, tmp_path / "data", broker.settings, **table) as made:
+        await rig.until(lambda: made.health().ok)
+        async with aiomqtt.Client("127.0.0.1", mosquitto) as device:
+            for i in range(300):
+                row = {"sensor": "w1", "kind": "temperature", "time": now - i * 1000, "value": 20}
+                await device.publish("citybrain/g3/readings", msgspec.json.encode(row), qos=1)
+            await device.publish("citybrain/g3/readings", b"{nonsense", qos=1)
+            await device.publish("citybrain/ghost/readings", msgspec.json.encode(row), qos=1)
+            row["time"] = now - 5 * 86_400_000
+            await device.publish("citybrain/g3/backfill", msgspec.json.encode([row]), qos=1)
+        await rig.until(lambda: _offered(made) == 303)
+        await rig.until(lambda: made.sender.backlog == 0)
+    items = await rig.readings_log(broker.settings, city)
+    assert len(rig.values(items)) == 301
+    lanes = [i.head.lane for i in items if isinstance(i, Batch) and len(i) == 1]
+    assert "backfill" in lanes
+    letters = await rig.dead_letters(broker.settings, city)
+    assert sorted(letter.reason for letter in letters) == ["gateway", "json"]
+
+
+def _offered(made: Agent) -> int:
+    return sum(books.counts["produced"] for books in made.ledger.parties.values())
 
 
 def _pair(item: Batch | Heartbeat) -> tuple[str, str]:
