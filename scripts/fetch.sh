@@ -3,3 +3,4 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 .venv/bin/python -c 'from citybrain.jars import fetch; fetch()'
+scripts/page-libraries.sh

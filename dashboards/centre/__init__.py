@@ -1,0 +1,1 @@
+"""The operations centre's server: a read-only, bounded picture of one city."""

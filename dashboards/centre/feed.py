@@ -1,0 +1,198 @@
+"""From the output topics into the state: one consumer of all their partitions, no group.
+
+Whoever restarts the centre loses nothing: compacted topics are read from their beginning,
+the others from two hours back. A broker that is away is waited for; the page says so.
+"""
+
+import asyncio
+from typing import Any, TypeVar
+
+import msgspec
+from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+from aiokafka.errors import KafkaError
+
+from citybrain import findings, forecasts, log, stats
+from citybrain.accounts import Account
+from citybrain.alerts import Alert
+from citybrain.clock import Clock
+from citybrain.columns import Rosters
+from citybrain.dashboards.centre.alert_view import AlertView
+from citybrain.dashboards.centre.metrics import CentreMetrics
+from citybrain.dashboards.centre.state import CityState
+from citybrain.errors import JSON_ERRORS, BrokerError, InvalidInput
+from citybrain.findings import LinkState
+from citybrain.fits import decoder as fits_decoder
+from citybrain.kafka import KafkaSettings, consumer_arguments, started
+from citybrain.kinds import HOUR
+from citybrain.topics import TOPICS, full_name
+
+LOOK_BACK_MS = 2 * HOUR
+LOOK_BACK_RECORDS = 20_000
+QUIET_POLLS = 8
+"""Empty polls after which a partition's end counts as reached (its last record may be a mark
+of a transaction, which is never handed out)."""
+
+READ = ("accounts", "models", "alerts", "link-states", "findings", "forecasts", "stats")
+
+_T = TypeVar("_T", bound=msgspec.Struct)
+_logger = log.get(__name__)
+
+
+class Feed:
+    """Reads for ever into a state and an alert view."""
+
+    def __init__(
+        self,
+        kafka: KafkaSettings,
+        state: CityState,
+        alerts: AlertView,
+        metrics: CentreMetrics,
+        clock: Clock,
+    ) -> None:
+        self._kafka = kafka
+        self._state = state
+        self._alerts = alerts
+        self._metrics = metrics
+        self._clock = clock
+        self._rosters = Rosters()
+        self._short = {full_name(state.city.id, name): name for name in READ}
+        self._next: dict[TopicPartition, int] = {}
+        self.polled_ms = 0
+
+    async def run(self) -> None:
+        """Read until cancelled. Reconnects by itself."""
+        pause_s = 0.5
+        while True:
+            try:
+                consumer = AIOKafkaConsumer(**consumer_arguments(self._kafka, "citybrain-centre"))
+                await started(consumer, self._kafka)
+                try:
+                    pause_s = 0.5
+                    await self._wait_for_topics(consumer)
+                    await self._read(consumer)
+                finally:
+                    await consumer.stop()
+            except (BrokerError, KafkaError, OSError) as error:
+                self._away("broker")
+                _logger.warning("broker is away", error=str(error), again_in_s=pause_s)
+                await asyncio.sleep(pause_s)
+                pause_s = min(10.0, pause_s * 2)
+
+    def _away(self, waiting: str) -> None:
+        self._state.ready = False
+        self._state.waiting = waiting
+        self._metrics.connected.set(0)
+
+    async def _wait_for_topics(self, consumer: AIOKafkaConsumer) -> None:
+        while missing := self._short.keys() - await consumer.topics():
+            self._away("topics")
+            _logger.info("topics are not there yet", missing=sorted(missing))
+            await asyncio.sleep(1)
+
+    async def _read(self, consumer: AIOKafkaConsumer) -> None:
+        partitions = [
+            TopicPartition(full, number)
+            for full, short in self._short.items()
+            for number in range(TOPICS[short].partitions(self._state.city.partitions))
+        ]
+        consumer.assign(partitions)
+        ends = await self._seek(consumer, partitions)
+        self._state.waiting = "history"
+        quiet = 0
+        while True:
+            got = await consumer.getmany(timeout_ms=250, max_records=2_000)
+            self.polled_ms = self._clock()
+            self._metrics.connected.set(1)
+            quiet = 0 if got else quiet + 1
+            for partition, records in got.items():
+                short = self._short[partition.topic]
+                for record in records:
+                    self._take(short, record)
+                self._next[partition] = records[-1].offset + 1
+                self._metrics.records.labels(short).inc(len(records))
+            self._note_lag(consumer, partitions)
+            if not self._state.ready and (
+                quiet >= QUIET_POLLS or all(self._next[p] >= end for p, end in ends.items())
+            ):
+                self._alerts.complete()
+                self._state.ready, self._state.waiting = True, ""
+                _logger.info("caught up with the topics")
+
+    async def _seek(
+        self, consumer: AIOKafkaConsumer, partitions: list[TopicPartition]
+    ) -> dict[TopicPartition, int]:
+        """Go to where reading begins, or went on last time; returns the ends as they are now."""
+        begins = await consumer.beginning_offsets(partitions)
+        ends: dict[TopicPartition, int] = await consumer.end_offsets(partitions)
+        since = self._clock() - LOOK_BACK_MS
+        logs = [p for p in partitions if not TOPICS[self._short[p.topic]].compact]
+        at = await consumer.offsets_for_times(dict.fromkeys(logs, since))
+        for partition in partitions:
+            begin, end = begins[partition], ends[partition]
+            if partition in at:
+                by_time = at[partition].offset if at[partition] else end
+                begin = max(begin, by_time, end - LOOK_BACK_RECORDS)
+            before = self._next.get(partition)
+            # A position beyond the end means that the topic was made anew.
+            if before is not None and begin <= before <= end:
+                begin = before
+            self._next[partition] = begin
+            consumer.seek(partition, begin)
+        return ends
+
+    def _take(self, short: str, record: ConsumerRecord) -> None:
+        try:
+            self._apply(short, record.key, record.value)
+        except InvalidInput as error:
+            self._metrics.refused.labels(short, error.reason).inc()
+            _logger.warning(
+                "record passed over", topic=short, partition=record.partition,
+                offset=record.offset, reason=error.reason, error=str(error),
+            )  # fmt: skip
+
+    def _apply(self, short: str, key: bytes | None, value: bytes | None) -> None:
+        state = self._state
+        if value is None:
+            if short == "alerts" and key is not None:
+                state.drop_alert(key.decode("utf-8", "replace"))
+                self._alerts.drop(key.decode("utf-8", "replace"))
+            return
+        match short:
+            case "stats":
+                state.take_stats(stats.decode(value, self._rosters))
+            case "forecasts":
+                state.take_forecast(forecasts.decode(value, self._rosters))
+            case "findings":
+                state.take_finding(findings.decode(value))
+            case "link-states":
+                state.take_link(_decode(value, LinkState))
+            case "accounts":
+                state.take_account(_decode(value, Account))
+            case "alerts":
+                alert = _decode(value, Alert)
+                if state.take_alert(alert):
+                    self._alerts.put(alert)
+            case "models":
+                try:
+                    state.take_fit(fits_decoder.decode(value))
+                except JSON_ERRORS as error:
+                    raise InvalidInput("head", f"models log: {error}") from error
+
+    def _note_lag(self, consumer: AIOKafkaConsumer, partitions: list[TopicPartition]) -> None:
+        lags = dict.fromkeys(READ, 0)
+        for partition in partitions:
+            end = consumer.last_stable_offset(partition) or 0
+            lags[self._short[partition.topic]] += max(0, end - self._next[partition])
+        for short, lag in lags.items():
+            self._metrics.lag.labels(short).set(lag)
+
+
+def _decode(value: bytes, form: type[_T]) -> _T:
+    try:
+        record = msgspec.json.decode(value, type=form)
+    except JSON_ERRORS as error:
+        raise InvalidInput("head", f"{form.__name__}: {error}") from error
+    version: Any = getattr(record, "version", 1)
+    if version != 1:
+        raise InvalidInput("version", f"{form.__name__}: version {version} is not 1")
+    return record

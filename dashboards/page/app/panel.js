@@ -1,0 +1,283 @@
+// The selected sensor: its values, what was forecast beside them, and how complete they are.
+import { h, put } from "/app/dom.js";
+import { icon } from "/app/symbols.js";
+import { age, current, dayTime, hourMinute, measure, named, number, percent, t, unit } from "/app/text.js";
+
+const RANGES = [0, 6, 24, 168];
+
+export class Panel {
+  constructor(node, store, prefs) {
+    Object.assign(this, { node, store, prefs });
+    this.hours = 0;
+    this.links = new Map(store.city.roads.features.map((road) => [road.properties.id, road.properties]));
+    this.words();
+    store.addEventListener("select", ({ detail }) => {
+      if ("sensor" in detail || "kind" in detail || "link" in detail) this.show();
+    });
+    store.addEventListener("change", ({ detail }) => this.take(detail));
+    store.addEventListener("snapshot", () => this.load());
+    new ResizeObserver(() => this.resize()).observe(node);
+    setInterval(() => this.tick(), 1_000);
+  }
+
+  words() {
+    this.facts = h("div", { class: "panel-facts" });
+    this.plot = h("div", { class: "plot" });
+    this.note = h("div", { class: "plot-note", role: "status" });
+    this.side = h("div", { class: "panel-side" });
+    this.node.replaceChildren(this.side, h("div", { class: "panel-main" }, this.facts, this.plot, this.note));
+    this.show();
+  }
+
+  show() {
+    const { sensor, link } = this.store.selected;
+    this.chart?.destroy();
+    this.chart = null;
+    this.series = null;
+    this.plot.replaceChildren();
+    put(this.note, "");
+    if (!sensor) {
+      this.side.replaceChildren(...(link ? this.road(link) : this.hint()));
+      this.facts.replaceChildren();
+      return;
+    }
+    const one = this.store.city.sensors[sensor];
+    const tab = (kind) =>
+      h("button", { type: "button", class: "kind", "aria-pressed": String(kind === this.store.selected.kind),
+        onclick: () => this.store.select({ kind }) }, named(this.store.city.kinds[kind]));
+    this.side.replaceChildren(
+      h("h2", { text: this.links.get(one.link)?.name || one.name || sensor }),
+      h("p", { class: "sub", text: [named(this.store.city.zones[one.zone]), sensor].filter(Boolean).join(" · ") }),
+      h("div", { class: "kinds", role: "group", "aria-label": t("panel.kinds") }, one.kinds.map(tab)),
+    );
+    this.figures = {};
+    const figure = (name, more = "") => {
+      const value = h("b", { text: "–" });
+      this.figures[name] = value;
+      return h("div", { class: `figure ${more}` }, h("span", { text: t(`panel.${name}`) }), value);
+    };
+    this.facts.replaceChildren(
+      figure("value", "big"), figure("forecast"), figure("complete"), figure("age"),
+      h("div", { class: "ranges", role: "group", "aria-label": t("panel.range") }, RANGES.map((hours) =>
+        h("button", { type: "button", class: "range", "aria-pressed": String(hours === this.hours),
+          onclick: () => { this.hours = hours; this.show(); } }, t(`range.${hours}`)))),
+    );
+    this.tick();
+    this.load();
+  }
+
+  hint() {
+    return [h("div", { class: "hint" }, icon("pulse", 28), h("p", { text: t("panel.hint") }))];
+  }
+
+  road(id) {
+    const road = this.links.get(id);
+    const state = this.store.linkState(id);
+    const live = this.store.links.get(id);
+    return [
+      h("h2", { text: road?.name || id }),
+      h("p", { class: "sub", text: [named(this.store.city.zones[road?.zone]), id].filter(Boolean).join(" · ") }),
+      h("p", { class: "state" }, h("i", { class: `swatch ${state}` }), t(`road.${state}`),
+        live?.speed_kmh != null && state !== "unknown" ? ` · ${measure(live.speed_kmh)} km/h` : ""),
+      h("p", { class: "sub", text: t("panel.no_sensor") }),
+    ];
+  }
+
+  async load() {
+    const { sensor, kind } = this.store.selected;
+    if (!sensor || !kind) return;
+    const query = new URLSearchParams({ sensor, kind });
+    if (this.hours) query.set("hours", String(this.hours));
+    const wanted = `${query}`;
+    this.wanted = wanted;
+    try {
+      const answer = await fetch(`/api/series?${query}`);
+      const body = await answer.json();
+      if (this.wanted !== wanted) return;
+      if (!answer.ok) throw new Error(body.error);
+      this.series = body;
+      this.draw();
+    } catch (error) {
+      if (this.wanted === wanted) put(this.note, t("panel.failed", { why: error.message }));
+    }
+  }
+
+  /** A window of the shown series has closed, or was corrected. */
+  take(change) {
+    const { sensor, kind } = this.store.selected;
+    if (!sensor) {
+      if (this.store.selected.link && change.links.some((link) => link.link === this.store.selected.link)) this.show();
+      return;
+    }
+    if (!this.series) return;
+    const city = this.store.city;
+    const shard = city.sensors[sensor].shard;
+    let drawn = false;
+    for (const window of change.windows) {
+      if (window.kind !== kind || window.shard !== shard || window.window_ms !== this.series.window_ms) continue;
+      const place = city.rosters[shard][kind].indexOf(sensor);
+      const point = [window.start_ms, window.values[place], window.seen[place], window.expected];
+      const points = this.series.points;
+      const at = points.findIndex(([start]) => start >= window.start_ms);
+      if (at < 0) points.push(point);
+      else if (points[at][0] === window.start_ms) points[at] = point;
+      else points.splice(at, 0, point);
+      if (points.length > 12_000) points.shift();
+      drawn = true;
+    }
+    // A new window mostly brings new forecasts: fetched again, since the stream leaves them out.
+    if (drawn && city.kinds[kind].horizons_ms.length) {
+      clearTimeout(this.later);
+      this.later = setTimeout(() => this.load(), 3_000);
+    }
+    if (drawn) this.draw();
+    this.tick();
+  }
+
+  columns() {
+    const rows = new Map();
+    const row = (ms) => {
+      if (!rows.has(ms)) rows.set(ms, [ms / 1000, null, null, null, null]);
+      return rows.get(ms);
+    };
+    for (const [start, value] of this.series.points) row(start)[1] = value;
+    const first = this.series.points[0]?.[0] ?? -Infinity;
+    const last = this.series.points.at(-1)?.[0] ?? -Infinity;
+    // In the past the shortest look ahead, in the future every one that has not come true yet.
+    const horizons = Object.keys(this.series.forecasts).map(Number).sort((a, b) => a - b);
+    for (const horizon of horizons) {
+      for (const [target, , value, lower, upper] of this.series.forecasts[horizon]) {
+        if (target < first || (horizon !== horizons[0] && target <= last)) continue;
+        const cells = row(target);
+        if (cells[2] === null) [cells[2], cells[3], cells[4]] = [value, lower, upper];
+      }
+    }
+    const sorted = [...rows.values()].sort((a, b) => a[0] - b[0]);
+    // A window that is missing altogether is a gap, not a straight line.
+    const filled = [];
+    for (const cells of sorted) {
+      const before = filled.at(-1);
+      if (before && (cells[0] - before[0]) * 1000 > this.series.window_ms * 1.5 && cells[0] * 1000 <= last) {
+        filled.push([before[0] + this.series.window_ms / 1000, null, null, null, null]);
+      }
+      filled.push(cells);
+    }
+    return [0, 1, 2, 3, 4].map((column) => filled.map((cells) => cells[column]));
+  }
+
+  async draw() {
+    const columns = this.columns();
+    const kind = this.store.city.kinds[this.series.kind];
+    const model = this.store.figures?.models.find((one) => one.kind === this.series.kind);
+    const learnt = Object.keys(this.series.forecasts).length > 0;
+    put(this.note, !this.series.points.length ? t(this.store.ready ? "panel.none" : "alerts.loading")
+      : learnt || !kind.horizons_ms.length ? ""
+        : model && model.fitted > 0 ? t("panel.forecast.soon") : t("panel.no_history"));
+    this.tick();
+    if (!this.series.points.length) return;
+    const { default: uPlot } = await import("/vendor/uPlot.esm.js");
+    if (this.chart && this.chart.language === current() && this.chart.of === this.wanted) {
+      this.chart.setData(columns);
+      return;
+    }
+    this.chart?.destroy();
+    this.plot.replaceChildren();
+    this.chart = new uPlot(this.options(uPlot, kind), columns, this.plot);
+    this.chart.language = current();
+    this.chart.of = this.wanted;
+  }
+
+  options(uPlot, kind) {
+    const style = getComputedStyle(document.documentElement);
+    const colour = (name) => style.getPropertyValue(name).trim();
+    const size = this.size();
+    const zone = this.store.city.time_zone;
+    const font = `12px ${getComputedStyle(document.body).fontFamily}`;
+    const axis = { stroke: colour("--muted"), font, grid: { stroke: colour("--line-soft"), width: 1 }, ticks: { show: false } };
+    const of = ` ${unit(kind.unit)}`;
+    const shown = (u, value) => (value === null || value === undefined ? "–" : measure(value) + of);
+    const label = (seconds, u) => {
+      const span = u.scales.x.max - u.scales.x.min;
+      return span > 172_800 ? dayTime(seconds * 1000) : hourMinute(seconds * 1000);
+    };
+    return {
+      ...size,
+      tzDate: (seconds) => uPlot.tzDate(new Date(seconds * 1000), zone),
+      padding: [8, 12, 0, 0],
+      cursor: { drag: { x: false, y: false }, points: { size: 7 } },
+      legend: { live: true, markers: { width: 0 } },
+      scales: { x: { time: true }, y: { range: (u, low, high) => span(low, high, kind) } },
+      axes: [
+        { ...axis, values: (u, splits) => splits.map((v) => label(v, u)), space: 70 },
+        { ...axis, size: 52, space: 28, values: (u, splits) => splits.map((v) => number(v, 2)) },
+      ],
+      series: [
+        { label: t("panel.time"), value: (u, v) => (v === null ? "–" : dayTime(v * 1000)) },
+        { label: t("panel.measured"), stroke: colour("--accent"), width: 2, value: shown, points: { show: false }, spanGaps: false },
+        { label: t("panel.forecast"), stroke: colour("--forecast"), width: 1.5, dash: [5, 4], value: shown, points: { size: 5, fill: colour("--forecast") }, spanGaps: true },
+        { label: t("panel.lower"), stroke: "transparent", width: 0, value: shown, points: { show: false }, spanGaps: true },
+        { label: t("panel.upper"), stroke: "transparent", width: 0, value: shown, points: { show: false }, spanGaps: true },
+      ],
+      bands: [{ series: [4, 3], fill: colour("--forecast-band") }],
+      hooks: { draw: [(u) => this.completeness(u, colour)] },
+    };
+  }
+
+  /** A strip at the foot: how much of each window was there. */
+  completeness(u, colour) {
+    if (!this.series) return;
+    const pen = u.ctx;
+    const ratio = devicePixelRatio;
+    const { left, top, width, height } = u.bbox;
+    pen.save();
+    pen.beginPath();
+    pen.rect(left, top, width, height);
+    pen.clip();
+    for (const [start, , seen, expected] of this.series.points) {
+      const from = u.valToPos(start / 1000, "x", true);
+      const to = u.valToPos((start + this.series.window_ms) / 1000, "x", true);
+      const share = expected ? seen / expected : 0;
+      pen.fillStyle = colour(share >= 0.95 ? "--good" : share > 0 ? "--warn" : "--bad");
+      pen.globalAlpha = share >= 0.95 ? 0.45 : 0.95;
+      pen.fillRect(from, top + height - 3 * ratio, Math.max(1, to - from - ratio), 3 * ratio);
+    }
+    pen.restore();
+  }
+
+  size() {
+    const box = this.plot.getBoundingClientRect();
+    return { width: Math.max(240, Math.floor(box.width)), height: Math.max(90, Math.floor(box.height) - 30) };
+  }
+
+  resize() {
+    this.chart?.setSize(this.size());
+  }
+
+  tick() {
+    const { sensor, kind } = this.store.selected;
+    if (!sensor || !kind || !this.figures) return;
+    const row = this.store.city.kinds[kind];
+    const values = this.store.values.get(sensor)?.[kind];
+    const last = values?.last;
+    const now = this.store.now();
+    const old = !last || now - last.start_ms - last.window_ms > 6 * row.pane_ms;
+    put(this.figures.value, last ? `${measure(last.value)} ${unit(row.unit)}` : "–");
+    this.figures.value.parentNode.classList.toggle("stale", old);
+    put(this.figures.age, last ? age(now - last.start_ms - last.window_ms) : "–");
+    put(this.figures.complete, values ? `${percent(Math.min(1, values.seen / values.expected))} (${values.seen}/${values.expected})` : "–");
+    const next = this.series && soonest(this.series.forecasts, now);
+    put(this.figures.forecast, next ? `${measure(next[2])} ${unit(row.unit)} · ${hourMinute(next[0])}` : t("panel.no_forecast"));
+  }
+}
+
+function soonest(forecasts, now) {
+  return Object.values(forecasts).flat().filter(([target]) => target >= now).sort((a, b) => a[0] - b[0])[0];
+}
+
+/** The y axis: from zero for what cannot be negative, with air above. */
+function span(low, high, kind) {
+  if (low === null || high === null) return [0, 1];
+  const room = Math.max((high - low) * 0.12, 0.5);
+  const zero = kind.total || (low >= 0 && low < (high - low) * 2);
+  return [zero ? 0 : low - room, high + room];
+}

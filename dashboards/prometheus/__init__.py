@@ -1,0 +1,1 @@
+"""Prometheus: what to scrape, recording and alerting rules."""
