@@ -73,3 +73,11 @@ class Refusing(Protocol):
 
     def refuse(self, record: Record, reason: str, message: str) -> Sequence[Out]:
         """Count the record as refused, return what is to be written because of it."""
+
+
+@runtime_checkable
+class Telling(Protocol):
+    """A stage that has more to tell Prometheus than counts of readings."""
+
+    def facts(self) -> dict[str, int | None]:
+        """Totals by name; `watermark_ms` is event time, None if there is none yet."""

@@ -66,6 +66,7 @@ class Rollup:
         self._rosters = Rosters()
         self._state = _State(counts=dict.fromkeys(get_args(Fate), 0))
         self._out: list[Out] = []
+        self._told: dict[str, int] = {"windows": 0, "revisions": 0}
 
     @property
     def watermark_ms(self) -> int | None:
@@ -117,6 +118,10 @@ class Rollup:
     def counts(self) -> Mapping[str, int]:
         """Readings by fate; `gaps` are batches that are missing, `late` is within `counted`."""
         return self._state.counts
+
+    def facts(self) -> dict[str, int | None]:
+        """Windows and revisions told since the worker began, and the watermark."""
+        return {"watermark_ms": self.watermark_ms, **self._told}
 
     def changed(self) -> Mapping[str, bytes]:
         """State blocks that changed: shard, gateways, kinds, names, panes."""
@@ -198,6 +203,7 @@ class Rollup:
 
     def _tell(self, told: Iterable[stats.Stats]) -> None:
         for one in told:
+            self._told["revisions" if one.head.revision else "windows"] += 1
             self._emit("stats", stats.encode(one))
 
     def _account(self, record: Record, at_once: bool) -> None:

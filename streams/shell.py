@@ -18,6 +18,7 @@ import asyncio
 import traceback
 import zlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol
 
 import msgspec
@@ -81,8 +82,9 @@ class Shell:
 
     fenced: topics whose records are written in the snapshot's transaction, since a later
     record there replaces an earlier one and an owner that is none any more must not write.
-    log_start: the first offset that the log still has. `lost` counts records that the log has
-    dropped, by its retention, before they were read.
+    log_start: the first offset that the log still has; `lost` counts records that the log has
+    dropped, by its retention, before they were read. timer: measures `apply`, `publish`,
+    `encode` and `save`.
     """
 
     def __init__(
@@ -97,13 +99,16 @@ class Shell:
         fenced: frozenset[str],
         log_start: Callable[[], Awaitable[int]],
         snapshot_ms: int = 1_000,
+        timer: Callable[[str], AbstractContextManager[None]] | None = None,
     ) -> None:
         self.name, self.partition = name, partition
         self.stage = make()
         self._store, self._publish, self._acknowledge = store, publish, acknowledge
         self._clock, self._fenced, self._snapshot_ms = clock, fenced, snapshot_ms
         self._log_start = log_start
-        self.lost = 0
+        self._timer = timer or (lambda _: nullcontext())
+        self.lost = self.taken = 0
+        self.written: dict[str, int] = {}
         self.next_offset: int | None = None
         self.saved_offset: int | None = None
         self.applied_ms = 0
@@ -152,11 +157,13 @@ class Shell:
             outs = self._refuse(record, poison)
         else:
             try:
-                outs = self.stage.apply(record)
+                with self._timer("apply"):
+                    outs = self.stage.apply(record)
             except Exception:
                 await self._note(Failure(record.offset, traceback.format_exc()[-_TRACE:]))
                 raise
         self.next_offset = record.offset + 1
+        self.taken += 1
         self.applied_ms = self._clock()
         await self._send(outs)
         return True
@@ -203,8 +210,9 @@ class Shell:
                 check=sum(self._checks.values()),
                 skip=[f for f in old.skip if f.offset >= offset] if old else [],
             )
-            await asyncio.gather(*sent)
-            await self._store.save(manifest, blocks, held)
+            with self._timer("save"):
+                await asyncio.gather(*sent)
+                await self._store.save(manifest, blocks, held)
             self._manifest = manifest
             self._saved_ms = self._clock()
             self.saved_offset = offset
@@ -235,8 +243,11 @@ class Shell:
     async def _send(self, outs: Sequence[Out]) -> None:
         plain = [out for out in outs if out.topic not in self._fenced]
         self._held += [out for out in outs if out.topic in self._fenced]
+        for out in outs:
+            self.written[out.topic] = self.written.get(out.topic, 0) + 1
         if plain:
-            self._unacknowledged.append(await self._publish(plain))
+            with self._timer("publish"):
+                self._unacknowledged.append(await self._publish(plain))
 
     def _poison(self, offset: int) -> Failure | None:
         skip = self._manifest.skip if self._manifest else ()

@@ -1,0 +1,332 @@
+"""The worker: stages on Faust. The only module that knows it.
+
+Faust gives partitions, rebalancing and a stream of messages; everything that must be exact
+is the shell's. So Faust neither commits (a shell does, once its snapshot is durable) nor
+decides where reading begins (the shells' states do), keeps no tables, declares no topics and
+serves no web page.
+"""
+
+import asyncio
+import os
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import faust
+from faust.transport.drivers import aiokafka as driver
+from faust.types import TP
+
+from citybrain import log, topics
+from citybrain.city import City
+from citybrain.clock import Clock
+from citybrain.errors import BrokerError, CityBrainError
+from citybrain.kafka import KafkaSettings, faust_broker
+from citybrain.process import stop_event
+from citybrain.stage import Record
+from citybrain.streams.metrics import WorkerMetrics
+from citybrain.streams.outputs import Outputs
+from citybrain.streams.shell import Shell
+from citybrain.streams.snapshots import KafkaStore
+from citybrain.streams.stages import STAGES
+from citybrain.topics import TOPICS, full_name
+
+TICK_S = 1.0
+BUFFERED_MESSAGES = 64
+
+_log = log.get(__name__)
+
+
+class _Consumer(driver.Consumer):
+    """Reads from where the shells' states end; commits only what they acknowledge."""
+
+    worker: "Worker"
+
+    async def seek_to_committed(self) -> Mapping[TP, int]:
+        offsets = await self.worker.offsets(self.assignment())
+        for place, offset in offsets.items():
+            await self._seek(place, offset)
+        return offsets
+
+    async def force_commit(self, *args: Any, **kwargs: Any) -> bool:
+        return False
+
+    def verify_event_path(self, now: float, tp: TP) -> None:
+        """Progress is judged by `WorkerMetrics.health`."""
+
+    async def acknowledge(self, place: TP, offset: int) -> None:
+        """Commit that everything below `offset` is done with."""
+        await self._commit({place: offset})
+
+
+class Worker:
+    """Runs stages of one city until it is stopped or something unexpected happens."""
+
+    def __init__(
+        self,
+        city: City,
+        settings: KafkaSettings,
+        stages: Sequence[str],
+        data: Path,
+        clock: Clock,
+        metrics: WorkerMetrics,
+    ) -> None:
+        self._city, self._settings, self._clock = city, settings, clock
+        self._stages = {full_name(city.id, STAGES[name].topic): name for name in stages}
+        self._fenced = frozenset(name for name, topic in TOPICS.items() if topic.compact)
+        self._outputs = Outputs(settings, city.id)
+        self._metrics = metrics
+        self.shells: dict[TP, Shell] = metrics.shells
+        self._saving: set[asyncio.Task[None]] = set()
+        self._turn = asyncio.Lock()
+        # Faust seeks while shells are still opening; it has to wait for what they find.
+        self._settled = asyncio.Event()
+        self._stopping = False
+        self._failure: asyncio.Future[None] | None = None
+        self._app = self._build(data)
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Work until `stop`, then save and leave. Raises whatever went wrong."""
+        self._failure = asyncio.get_running_loop().create_future()
+        await self._outputs.start()
+        ticking = asyncio.create_task(self._tick_for_ever())
+        stopped = asyncio.create_task(stop.wait())
+        try:
+            await self._app.start()
+            crashed = asyncio.create_task(self._app._crashed.wait())
+            waits: list[asyncio.Future[Any]] = [self._failure, ticking, stopped, crashed]
+            done, _ = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            for one in done:
+                one.result()
+            if crashed in done:
+                reason = self._app.crash_reason
+                raise BrokerError(f"Faust has crashed: {reason!r}") from reason
+            await self._leave()
+        finally:
+            self._stopping = True
+            for task in (ticking, stopped, *self._saving):
+                task.cancel()
+        await self._app.stop()
+        await self._outputs.stop()
+
+    async def offsets(self, places: set[TP]) -> dict[TP, int]:
+        """Where to read each of our partitions from, once their shells have opened."""
+        await self._settled.wait()
+        mine = {place: self.shells[place] for place in places if place in self.shells}
+        starts = await self._app.consumer.earliest_offsets(*mine) if mine else {}
+        return {place: max(starts[place], shell.next_offset or 0) for place, shell in mine.items()}
+
+    def _build(self, data: Path) -> Any:
+        broker = faust_broker(self._settings)
+        credentials = (
+            getattr(faust, broker.credentials)(**broker.arguments) if broker.credentials else None
+        )
+        folder = data / "faust"
+        folder.mkdir(parents=True, exist_ok=True)
+        app = faust.App(
+            f"citybrain.{self._city.id}.worker",
+            broker=broker.urls,
+            broker_credentials=credentials,
+            datadir=str(folder),
+            store="memory://",
+            autodiscover=False,
+            web_enabled=False,
+            topic_allow_declare=False,
+            topic_disable_leader=True,
+            consumer_auto_offset_reset="earliest",
+            consumer_max_fetch_size=8 << 20,
+            stream_buffer_maxsize=BUFFERED_MESSAGES,
+            stream_wait_empty=False,
+            stream_recovery_delay=0.0,
+            broker_session_timeout=10.0,
+            broker_heartbeat_interval=3.0,
+            Monitor=_Quiet,
+            value_serializer="raw",
+            key_serializer="raw",
+        )
+        consumer = type("Consumer", (_Consumer,), {"worker": self})
+        transport = type("Transport", (driver.Transport,), {"Consumer": consumer})
+        app.transport = transport(app.conf.broker_consumer, app)
+        app.on_partitions_assigned.connect(_handler(self._assigned), weak=False)
+        app.on_partitions_revoked.connect(_handler(self._revoked), weak=False)
+        for topic, stage in self._stages.items():
+            source = app.topic(topic, value_type=bytes, key_type=bytes)
+            app.agent(source, name=stage, concurrency=1)(self._agent(stage))
+        app.finalize()
+        return app
+
+    def _agent(self, stage: str) -> Callable[[Any], AsyncIterator[None]]:
+        def agent(stream: Any) -> AsyncIterator[None]:
+            return self._work(stage, stream)
+
+        return agent
+
+    async def _work(self, stage: str, stream: Any) -> AsyncIterator[None]:
+        topic = STAGES[stage].topic
+        try:
+            held = stream.noack()
+            async for _ in held:
+                message = held.current_event.message
+                place = message.tp
+                async with self._turn:
+                    shell = self.shells.get(place)
+                    if shell is None or self._stopping:
+                        continue
+                    record = Record(
+                        topic,
+                        message.partition,
+                        message.offset,
+                        round(message.timestamp * 1000),
+                        message.value,
+                        message.key,
+                        tuple(message.headers or ()),
+                    )
+                    await shell.take(record)
+                if shell.due:
+                    self._save(shell)
+                yield
+        except Exception as error:
+            self._fail(error)
+            raise
+
+    async def _assigned(self, assigned: set[TP]) -> None:
+        try:
+            for place in sorted(assigned):
+                stage = self._stages.get(place.topic)
+                if stage is not None and place not in self.shells:
+                    self.shells[place] = await self._open(stage, place)
+            self._settled.set()
+        except Exception as error:
+            self._fail(error)
+            raise
+
+    async def _open(self, stage: str, place: TP) -> Shell:
+        row = STAGES[stage]
+        shell = Shell(
+            stage,
+            place.partition,
+            partial(row.make, self._city, place.partition),
+            KafkaStore(self._settings, self._city.id, stage, place.partition),
+            self._outputs.publish,
+            partial(self._app.consumer.acknowledge, place),
+            self._clock,
+            self._fenced,
+            partial(self._log_start, place),
+            row.snapshot_ms,
+            self._metrics.timer(stage),
+        )
+        begin = self._clock()
+        offset = await shell.open()
+        _log.info("partition taken", stage=stage, partition=place.partition, offset=offset,
+                  took_ms=self._clock() - begin)  # fmt: skip
+        return shell
+
+    async def _log_start(self, place: TP) -> int:
+        return int((await self._app.consumer.earliest_offsets(place))[place])
+
+    async def _revoked(self, revoked: set[TP]) -> None:
+        """Save what is still ours; by the end of this the partitions may be another's."""
+        self._settled.clear()
+        try:
+            async with self._turn:
+                for place in sorted(revoked):
+                    shell = self.shells.pop(place, None)
+                    if shell is not None:
+                        await shell.close()
+                        _log.info("partition given back", stage=shell.name,
+                                  partition=place.partition, offset=shell.saved_offset)  # fmt: skip
+        except Exception as error:
+            self._fail(error)
+            raise
+
+    async def _leave(self) -> None:
+        async with self._turn:
+            self._stopping = True
+            for shell in self.shells.values():
+                await shell.close()
+
+    async def _tick_for_ever(self) -> None:
+        while True:
+            await asyncio.sleep(TICK_S)
+            for place, shell in list(self.shells.items()):
+                if shell.due:
+                    self._save(shell)
+                end = self._app.consumer.highwater(place)
+                self._metrics.ends[place] = end
+                # With records still to come, gateways look silent that are not.
+                if end is not None and (shell.next_offset or 0) >= end:
+                    async with self._turn:
+                        if self.shells.get(place) is shell:
+                            await shell.tick(self._clock())
+
+    def _save(self, shell: Shell) -> None:
+        task = asyncio.create_task(shell.snapshot())
+        self._saving.add(task)
+        task.add_done_callback(self._saved)
+
+    def _saved(self, task: "asyncio.Task[None]") -> None:
+        self._saving.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            self._fail(task.exception())
+
+    def _fail(self, error: BaseException | None) -> None:
+        if error is not None and self._failure is not None and not self._failure.done():
+            self._failure.set_exception(error)
+
+
+class _Quiet(faust.Monitor):
+    """Keeps no statistics of messages: they cost time at each one, and ours are others."""
+
+    def on_message_in(self, *args: Any) -> None: ...
+
+    def on_message_out(self, *args: Any) -> None: ...
+
+    def on_stream_event_in(self, *args: Any) -> None: ...
+
+    def on_stream_event_out(self, *args: Any) -> None: ...
+
+
+def _handler(of: Callable[[set[TP]], Awaitable[None]]) -> Any:
+    """A signal's receiver: the sender and keywords of the signal are no news."""
+
+    async def receive(_: Any, places: set[TP], **__: Any) -> None:
+        await of(places)
+
+    return receive
+
+
+def run(
+    city: City,
+    settings: KafkaSettings,
+    stages: Sequence[str],
+    data: Path,
+    clock: Clock,
+    metrics: WorkerMetrics,
+) -> None:
+    """Run a worker until SIGTERM or SIGINT.
+
+    Ends the process at once when anything goes wrong: whatever is not durable by then is
+    read again by the next one.
+    """
+
+    async def main() -> None:
+        stop = stop_event()
+        await topics.ensure(settings, city.id, city.partitions)
+        await Worker(city, settings, stages, data, clock, metrics).run(stop)
+
+    loop_factory = None if sys.platform == "win32" else _uvloop()
+    with asyncio.Runner(loop_factory=loop_factory) as runner:
+        try:
+            runner.run(main())
+        except Exception as error:  # noqa: BLE001  # the process ends with it
+            _log.exception("worker ends", error=str(error))
+            os._exit(error.exit_code if isinstance(error, CityBrainError) else 1)
+
+
+def _uvloop() -> Callable[[], asyncio.AbstractEventLoop]:
+    import uvloop
+
+    # Faust's consumer thread makes its loop by the policy.
+    asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
+    return uvloop.new_event_loop

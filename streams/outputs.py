@@ -1,0 +1,40 @@
+"""Where a worker's plain outputs go: one idempotent producer for all its stages."""
+
+import asyncio
+from collections.abc import Awaitable, Sequence
+
+from aiokafka import AIOKafkaProducer
+
+from citybrain.kafka import KafkaSettings, producer_arguments, started
+from citybrain.stage import Out
+from citybrain.topics import full_name
+
+
+class Outputs:
+    """Sends records of a city's topics in order; acknowledged by all in-sync replicas."""
+
+    def __init__(self, settings: KafkaSettings, city: str) -> None:
+        self._settings, self._city = settings, city
+        self._producer: AIOKafkaProducer | None = None
+
+    async def start(self) -> None:
+        """Connect. Raises BrokerError."""
+        producer = AIOKafkaProducer(**producer_arguments(self._settings))
+        self._producer = await started(producer, self._settings)
+
+    async def publish(self, outs: Sequence[Out]) -> Awaitable[object]:
+        """Send; what is given back is done when the broker has all of them."""
+        assert self._producer is not None
+        sent = [
+            await self._producer.send(
+                full_name(self._city, out.topic), out.value, out.key, out.partition,
+                headers=list(out.headers),
+            )
+            for out in outs
+        ]  # fmt: skip
+        return asyncio.gather(*sent)
+
+    async def stop(self) -> None:
+        """Send what is waiting, then disconnect."""
+        if self._producer is not None:
+            await self._producer.stop()

@@ -1,0 +1,131 @@
+"""The engine on a real broker with real worker processes, against an independent truth."""
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from citybrain import topics
+from citybrain.broker import LocalBroker
+from citybrain.city import City
+from citybrain.kinds import MINUTE
+from citybrain.pack import load
+from citybrain.topics import full_name
+from tests.packs import CITY, write_pack
+from tests.stream.engine import Gateway, Told, Truth, WorkerProcess, producer, read_until
+
+T0 = 1_700_000_000_000 // 900_000 * 900_000
+KIND = "vehicle_count"
+SHARDS = 4
+
+
+def pack(folder: Path, city_id: str) -> Path:
+    """Four shards with two gateways of twenty detectors each."""
+    shards = "\n".join(f"s{i} = {i}" for i in range(SHARDS))
+    text = CITY.replace('"small"', f'"{city_id}"').split("[shards]")[0] + f"[shards]\n{shards}\n"
+    rows = [
+        f"d{shard}-{gateway}-{i},{KIND},north,s{shard},g{gateway}"
+        for shard in range(SHARDS)
+        for gateway in range(2)
+        for i in range(20)
+    ]
+    return write_pack(folder / "pack", rows, text)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, city_id: str) -> Path:
+    return pack(tmp_path, city_id)
+
+
+@pytest.fixture
+def city(folder: Path) -> City:
+    return load(str(folder))
+
+
+@pytest.fixture
+def workers() -> Iterator[list[WorkerProcess]]:
+    started: list[WorkerProcess] = []
+    yield started
+    for worker in started:
+        if worker.process.poll() is None:
+            worker.kill()
+
+
+class Traffic:
+    """Batches of all gateways, some late, some twice, in the order in which they are sent."""
+
+    def __init__(self, city: City, seed: int = 1) -> None:
+        self.rng = np.random.default_rng(seed)
+        self.truth = Truth(city.kinds[KIND].windows_ms)
+        self.gateways = [
+            Gateway(city, f"s{shard}", f"g{g}", KIND, self.truth)
+            for shard in range(SHARDS)
+            for g in range(2)
+        ]
+        self.now = T0
+        self.repeated = 0
+
+    def step(self) -> list[tuple[int, bytes, int]]:
+        """Ten seconds of everybody: (partition, record, readings)."""
+        out = []
+        self.now += 10_000
+        for gateway in self.gateways:
+            partition, count = int(gateway.shard[1:]), len(gateway.roster.names)
+            at = self.now - 10_000 + int(self.rng.integers(0, 9_999))
+            if self.rng.random() < 0.2:
+                at -= int(self.rng.integers(1, 5)) * MINUTE
+            value = gateway.batch(max(T0, at), self.rng.integers(0, 30, count), self.now)
+            out.append((partition, value, count))
+            if self.rng.random() < 0.1:
+                self.truth.produced += count
+                self.repeated += count
+                out.append((partition, value, count))
+        return out
+
+    def end(self) -> list[tuple[int, bytes, int]]:
+        """Heartbeats that close every window."""
+        self.now += 20 * MINUTE
+        return [(int(g.shard[1:]), g.beat(self.now), 0) for g in self.gateways]
+
+
+async def send(broker: LocalBroker, city: City, records: list[tuple[int, bytes, int]]) -> None:
+    async with producer(broker.settings) as kafka:
+        name = full_name(city.id, "readings")
+        for partition, value, count in records:
+            headers = [("n", str(count).encode())] if count else []
+            await kafka.send(name, value, partition=partition, headers=headers)
+
+
+def whole(traffic: Traffic, told: Told) -> bool:
+    """Whether everything that was produced has been accounted for and told."""
+    fates = ("counted", "duplicate", "backfilled", "dead_lettered")
+    return (
+        sum(told.total(fate) for fate in fates) == traffic.truth.produced
+        and told.last(KIND) == traffic.truth.rows
+    )
+
+
+async def test_a_worker_killed_in_the_middle_loses_and_repeats_nothing(
+    broker: LocalBroker, city: City, folder: Path, tmp_path: Path, workers: list[WorkerProcess]
+) -> None:
+    await topics.ensure(broker.settings, city.id, city.partitions)
+    traffic, bootstrap = Traffic(city), broker.settings.bootstrap
+    workers.append(WorkerProcess(folder, tmp_path, bootstrap, "worker", "rollup"))
+    await send(broker, city, [r for _ in range(30) for r in traffic.step()])
+    await read_until(broker.settings, city.id, lambda told: told.total("counted") > 0, "begin")
+    for _ in range(2):
+        await send(broker, city, [r for _ in range(30) for r in traffic.step()])
+        await asyncio.sleep(0.5)
+        workers[-1].kill()
+        workers.append(WorkerProcess(folder, tmp_path, bootstrap, "worker", "rollup"))
+    await send(broker, city, [r for _ in range(30) for r in traffic.step()] + traffic.end())
+    await asyncio.sleep(1.1)
+    await send(broker, city, traffic.end())
+    told = await read_until(
+        broker.settings, city.id, lambda told: whole(traffic, told), "all is told"
+    )
+    assert told.total("duplicate") == traffic.repeated
+    assert told.total("gaps") == 0
+    assert workers[-1].stop() == 0
