@@ -19,7 +19,8 @@ from citybrain.errors import UsageError
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Everything that a process may be told from outside.
 
-    broker "" starts a local one where that makes sense (`up`, tests).
+    broker "" starts a local one where that makes sense (`up`, tests). webhooks: addresses that
+    are told of new and worse alerts, with commas; they may hold tokens.
     """
 
     city: str = "adlershof"
@@ -34,9 +35,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     sasl_password: str = ""
     workers: int = 1
     page_port: int = 0
+    webhooks: str = ""
 
 
-SECRET = frozenset({"sasl_password"})
+SECRET = frozenset({"sasl_password", "webhooks"})
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "world": ("citybrain.cli.world:world", "Run a built-in city's simulated world."),
     "alert": ("citybrain.cli.alert:app", "List, acknowledge, assign, shelve alerts."),
     "rule": ("citybrain.cli.rule:app", "Show the rules; change a threshold."),
+    "outbox": ("citybrain.cli.outbox:outbox", "Tell webhooks of new and worse alerts."),
     "dead-letter": ("citybrain.cli.dead_letter:app", "List, show, retry refused input."),
     "city": ("citybrain.cli.city:app", "List, check and import cities."),
     "query": ("citybrain.cli.query:query", "Ask history in SQL."),
