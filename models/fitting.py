@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from threadpoolctl import threadpool_limits
 
 from citybrain.city import City
 from citybrain.kinds import DAY, MINUTE, Kind
@@ -18,8 +19,9 @@ from citybrain.models.anomaly.quantile import LEVEL
 from citybrain.models.baseline import MIN_VISITS
 from citybrain.models.block import Array, Arrays, pack
 from citybrain.models.daytime import Daytime
-from citybrain.models.fit import FitHead
+from citybrain.models.fit import FitHead, digest
 from citybrain.models.forecast import FORECASTERS, Situation, conformal, features
+from citybrain.stats import Effective
 
 FORECASTER = "network"
 SEED = 20260301
@@ -91,6 +93,31 @@ def boundaries(city: City, since_ms: int, until_ms: int) -> list[int]:
 
 def fit(history: Rows, city: City, kind: Kind, until_ms: int) -> list[bytes]:
     """The model of what had ended by `until_ms`, in parts; [] without enough history."""
+    # One thread: sums in another order would give another last bit and another hash.
+    with threadpool_limits(1):
+        return _fit(history, city, kind, until_ms)
+
+
+def effective(shard: str, kind: str, parts: list[bytes], from_ms: int) -> list[Effective]:
+    """The records that bring a model to its shard."""
+    name = digest(parts)
+    return [
+        Effective(
+            shard=shard,
+            kind=kind,
+            role="fit",
+            digest=name,
+            from_ms=from_ms,
+            at_ms=from_ms,
+            body=body,
+            part=part,
+            parts=len(parts),
+        )
+        for part, body in enumerate(parts)
+    ]
+
+
+def _fit(history: Rows, city: City, kind: Kind, until_ms: int) -> list[bytes]:
     daytime = Daytime(city.zone_info, city.calendar)
     history = history.until(until_ms)
     if not enough(history, daytime):
@@ -101,10 +128,12 @@ def fit(history: Rows, city: City, kind: Kind, until_ms: int) -> list[bytes]:
     z = (history.value - mean) / scale
     horizons = tuple(h for h in kind.horizons_ms if h % step == 0)
     forecaster = FORECASTERS[FORECASTER]
-    weights = forecaster.fit(z, tuple(h // step for h in horizons), SEED)
+    clipped = np.clip(z, -features.CLIP, features.CLIP)
+    x = features.over(clipped)
+    weights = forecaster.fit(clipped, x, tuple(h // step for h in horizons), SEED)
     arrays: Arrays = usual.arrays() | {k: v.astype(np.float32) for k, v in weights.items()}
     arrays["ceiling"] = _ceiling(z[-14 * DAY // step :], step).astype(np.float32)
-    arrays["width"] = _widths(z, horizons, step, weights).astype(np.float32)
+    arrays["width"] = _widths(z, x, horizons, step, weights).astype(np.float32)
     head = {
         "kind": kind.name,
         "step_ms": step,
@@ -130,12 +159,7 @@ def _parts(head: Mapping[str, object], names: tuple[str, ...], arrays: Arrays) -
 def _ceiling(z: Array, step_ms: int) -> Array:
     """What each sensor's plain CUSUM reached on one row in two hundred."""
     cusum = Cusum(step_ms)
-    state = cusum.fresh(z.shape[1])
-    size = np.full(z.shape, np.nan)
-    for t, row in enumerate(z):
-        # A fixed measure: sums in scales, kept from growing without end.
-        state["quantile"][:] = cusum.floor
-        size[t] = np.abs(cusum.step(state, row)) * cusum.floor
+    size = cusum.reach(z)
     known = (~np.isnan(size)).any(axis=0)
     ceiling = np.full(z.shape[1], cusum.floor)
     if known.any():
@@ -143,19 +167,16 @@ def _ceiling(z: Array, step_ms: int) -> Array:
     return np.asarray(np.maximum(ceiling, cusum.floor))
 
 
-def _widths(z: Array, horizons: tuple[int, ...], step_ms: int, weights: Arrays) -> Array:
+def _widths(z: Array, x: Array, horizons: tuple[int, ...], step_ms: int, weights: Arrays) -> Array:
     """Half-widths [n, H] in scales, from the errors on the training interval."""
-    clipped = np.clip(z, -features.CLIP, features.CLIP)
-    x = features.over(clipped)
-    n = z.shape[1]
-    zero, one = np.zeros((n, len(horizons))), np.ones((n, len(horizons)))
-    every = max(1, len(z) // 2000)
-    errors = np.full((len(horizons), len(range(0, len(z), every)), n), np.nan)
-    for row, t in enumerate(range(0, len(z), every)):
-        now = Situation(z[t], x[t], zero, one)
-        ahead = FORECASTERS[FORECASTER].predict(weights, now)
-        for h, horizon in enumerate(horizons):
-            target = t + horizon // step_ms
-            if target < len(z):
-                errors[h, row] = z[target] - ahead[:, h]
-    return np.stack([conformal.initial(error) for error in errors], axis=1) if horizons else zero
+    rows, n = z.shape
+    at = np.arange(0, rows, max(1, rows // 2000))
+    shape = (len(at), n, len(horizons))
+    now = Situation(z[at], x[at], np.zeros(shape), np.ones(shape))
+    ahead = FORECASTERS[FORECASTER].predict(weights, now)
+    widths = np.zeros((n, len(horizons)))
+    for h, horizon in enumerate(horizons):
+        target = at + horizon // step_ms
+        there = target < rows
+        widths[:, h] = conformal.initial(z[target[there]] - ahead[there, :, h])
+    return widths

@@ -10,9 +10,11 @@ pack give the same bytes.
 from collections import deque
 from collections.abc import Iterable, Iterator
 
-from citybrain import batch
+from citybrain import batch, stats
 from citybrain.batch import Batch, Heartbeat
 from citybrain.city import City
+from citybrain.columns import Rosters
+from citybrain.models.refit import Refits
 from citybrain.stage import Out, Record, Stage
 from citybrain.streams.stages import STAGES
 
@@ -27,6 +29,8 @@ class Engine:
         self._stages: dict[tuple[str, int], Stage] = {}
         self._offsets: dict[tuple[str, int], int] = {}
         self._queue: deque[Record] = deque()
+        self._refits = Refits(city)
+        self._rosters = Rosters()
 
     def feed(self, entries: Iterable[Batch | Heartbeat]) -> Iterator[Record]:
         """Every record that is written because of the entries, in the order of writing; those
@@ -54,6 +58,8 @@ class Engine:
                 continue
             for out in self._stage(name, record.partition).apply(record):
                 self._queue.append(self._record(out, record.timestamp_ms))
+                if out.topic == "stats":
+                    self._fit(out, record.timestamp_ms)
 
     def write(self, out: Out, at_ms: int) -> None:
         """Put a record into the log from outside; it is worked on with the next one."""
@@ -67,6 +73,16 @@ class Engine:
                 for what, n in one.counts().items():
                     total[what] = total.get(what, 0) + n
         return total
+
+    def _fit(self, out: Out, at_ms: int) -> None:
+        """A model that is due stands in the log right behind the window that made it so."""
+        window = stats.decode(out.value, self._rosters)
+        if isinstance(window, stats.Stats):
+            for model in self._refits.take(window):
+                value = stats.encode_control(model)
+                self._queue.append(
+                    self._record(Out("stats", value, partition=out.partition), at_ms)
+                )
 
     def _stage(self, name: str, partition: int) -> Stage:
         stage = self._stages.get((name, partition))

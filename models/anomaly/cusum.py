@@ -42,6 +42,17 @@ class Cusum:
         state["quantile"][:] = np.where(ceiling > 0, np.maximum(ceiling, self.floor),
                                         state["quantile"])  # fmt: skip
 
+    def reach(self, z: Array) -> Array:
+        """The larger of both sums after each window [T, n], without end or forgetting."""
+        push = np.clip(np.nan_to_num(z), -self.clip, self.clip)
+        both = np.stack([push, -push], axis=1) - np.where(np.isnan(z), 0.0, self.slack)[:, None]
+        total = np.zeros(both.shape[1:])
+        size = np.empty(z.shape)
+        for t, move in enumerate(both):
+            total = np.clip(total + move, 0.0, self.floor * 10)
+            size[t] = total.max(axis=0)
+        return np.where(np.isnan(z), np.nan, size)
+
     def step(self, state: Arrays, z: Array) -> Array:
         """As in `AnomalyDetector`."""
         seen = ~np.isnan(z)

@@ -11,7 +11,7 @@ class Situation:
     """All that may be known at the issue of a forecast. No forecaster sees more.
 
     last [n]: last value seen. features [n, F]. mean, scale [n, H]: the baseline at the
-    targets; NaN where there is not enough history.
+    targets; NaN where there is not enough history. All may have a leading axis of times.
     """
 
     last: Array
@@ -25,8 +25,9 @@ class Forecaster(Protocol):
 
     name: str
 
-    def fit(self, z: Array, steps: tuple[int, ...], seed: int) -> Arrays:
-        """Learn from residuals in scales [T, n] (NaN: missing); steps: horizons in windows."""
+    def fit(self, z: Array, x: Array, steps: tuple[int, ...], seed: int) -> Arrays:
+        """Learn from residuals in scales [T, n], clipped (NaN: missing), and the features
+        [T, n, F] of them; steps: horizons in windows."""
 
     def predict(self, weights: Arrays, now: Situation) -> Array:
         """Values [n, H]; NaN where it cannot say."""

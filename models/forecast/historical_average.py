@@ -9,7 +9,7 @@ class HistoricalAverage:
 
     name = "historical_average"
 
-    def fit(self, z: Array, steps: tuple[int, ...], seed: int) -> Arrays:
+    def fit(self, z: Array, x: Array, steps: tuple[int, ...], seed: int) -> Arrays:
         """There is nothing to learn: the baseline has."""
         return {}
 

@@ -10,9 +10,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from citybrain.models.block import Array, Arrays
-from citybrain.models.forecast import features
 from citybrain.models.forecast.base import Situation
-from citybrain.models.forecast.ridge import Ridge
+from citybrain.models.forecast.ridge import Ridge, issues
 
 _COMPONENTS = 10
 _USED = (0, 1, 2)  # the features that components are taken of: now, and the last hour or so
@@ -25,9 +24,9 @@ class Network(Ridge):
 
     name = "network"
 
-    def fit(self, z: Array, steps: tuple[int, ...], seed: int) -> Arrays:
+    def fit(self, z: Array, x: Array, steps: tuple[int, ...], seed: int) -> Arrays:
         """As in `Forecaster`; plain ridge where there are fewer than four sensors."""
-        fitted = super().fit(z, steps, seed)
+        fitted = super().fit(z, x, steps, seed)
         n = z.shape[1]
         count = min(_COMPONENTS, n // 2)
         fitted["components"] = np.zeros((n, count))
@@ -39,27 +38,28 @@ class Network(Ridge):
         from sklearn.decomposition import PCA
         from sklearn.linear_model import Ridge as LinearRidge
 
-        clipped = np.clip(z, -features.CLIP, features.CLIP)
-        x = features.over(clipped)
         pca = PCA(count, svd_solver="covariance_eigh", random_state=seed)
-        fitted["components"] = pca.fit(np.nan_to_num(clipped)).components_.T.copy()
+        fitted["components"] = pca.fit(np.nan_to_num(z)).components_.T.copy()
         factors = _factors(x, fitted["components"])
         for h, ahead in enumerate(steps):
             if ahead >= len(z):
                 continue
-            own = np.einsum("tnf,nf->tn", x[:-ahead], fitted["weights"][:, h])
-            left = np.nan_to_num(clipped[ahead:] - own)
+            at = issues(len(z), ahead)
+            own = np.einsum("tnf,nf->tn", x[at], fitted["weights"][:, h])
+            left = np.nan_to_num(z[at + ahead] - own)
             model = LinearRidge(alpha=_PENALTY * len(left), fit_intercept=False)
-            fitted["correction"][:, h] = model.fit(factors[:-ahead], left).coef_
+            fitted["correction"][:, h] = model.fit(factors[at], left).coef_
         return fitted
 
     def predict(self, weights: Arrays, now: Situation) -> Array:
         """As in `Forecaster`."""
         own = super().predict(weights, now)
-        factors = _factors(now.features[None], weights["components"])[0]
-        return np.asarray(own + now.scale * (weights["correction"] @ factors))
+        factors = _factors(now.features, weights["components"])
+        return np.asarray(
+            own + now.scale * np.einsum("nhk,...k->...nh", weights["correction"], factors)
+        )
 
 
 def _factors(x: Array, components: Array, used: Sequence[int] = _USED) -> Array:
     """Factors [T, 3 K] of features [T, n, F]."""
-    return np.concatenate([x[:, :, f] @ components for f in used], axis=1)
+    return np.concatenate([x[..., f] @ components for f in used], axis=-1)

@@ -11,10 +11,10 @@ class Persistence:
 
     name = "persistence"
 
-    def fit(self, z: Array, steps: tuple[int, ...], seed: int) -> Arrays:
+    def fit(self, z: Array, x: Array, steps: tuple[int, ...], seed: int) -> Arrays:
         """There is nothing to learn."""
         return {}
 
     def predict(self, weights: Arrays, now: Situation) -> Array:
         """As in `Forecaster`."""
-        return np.repeat(now.last[:, None], now.mean.shape[1], axis=1)
+        return np.repeat(now.last[..., None], now.mean.shape[-1], axis=-1)

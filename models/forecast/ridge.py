@@ -7,11 +7,11 @@ windows would pull, so that a sensor with little history borrows from its neighb
 import numpy as np
 
 from citybrain.models.block import Array, Arrays
-from citybrain.models.forecast import features
 from citybrain.models.forecast.base import Situation
 
 _PRIOR_ROWS = 200.0
 _PENALTY = 1e-3
+_MOST_ROWS = 6000
 
 
 class Ridge:
@@ -19,15 +19,19 @@ class Ridge:
 
     name = "ridge"
 
-    def fit(self, z: Array, steps: tuple[int, ...], seed: int) -> Arrays:
+    def fit(self, z: Array, x: Array, steps: tuple[int, ...], seed: int) -> Arrays:
         """As in `Forecaster`; closed form, no random choice."""
-        clipped = np.clip(z, -features.CLIP, features.CLIP)
-        return {"weights": solve(features.over(clipped), clipped, steps)}
+        return {"weights": solve(x, z, steps)}
 
     def predict(self, weights: Arrays, now: Situation) -> Array:
         """As in `Forecaster`."""
-        ahead = np.einsum("nhf,nf->nh", weights["weights"], now.features)
+        ahead = np.einsum("nhf,...nf->...nh", weights["weights"], now.features)
         return np.asarray(now.mean + now.scale * ahead)
+
+
+def issues(rows: int, ahead: int) -> Array:
+    """Which windows to learn from, evenly spread: neighbours say nearly the same."""
+    return np.arange(0, rows - ahead, max(1, rows // _MOST_ROWS))
 
 
 def solve(x: Array, z: Array, steps: tuple[int, ...]) -> Array:
@@ -38,10 +42,11 @@ def solve(x: Array, z: Array, steps: tuple[int, ...]) -> Array:
     for h, ahead in enumerate(steps):
         if ahead >= len(z):
             continue
-        target = z[ahead:]
+        at = issues(len(z), ahead)
+        target = z[at + ahead]
         seen = ~np.isnan(target)
         y = np.where(seen, target, 0.0).T[:, :, None]
-        rows = np.ascontiguousarray((x[:-ahead] * seen[:, :, None]).transpose(1, 0, 2))
+        rows = np.ascontiguousarray((x[at] * seen[:, :, None]).transpose(1, 0, 2))
         gram = rows.transpose(0, 2, 1) @ rows
         moment = (rows.transpose(0, 2, 1) @ y)[:, :, 0]
         total = float(seen.sum())
