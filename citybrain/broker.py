@@ -7,90 +7,45 @@ The data folder holds everything that a broker is:
     node-1/         server.properties, log/ (the records), kafka.log.0 (rotated), out.txt
 
 Records are flushed to disk every second: a killed broker loses nothing, a power cut at most
-what came in during that second.
+what came in during that second. The Java process holds the lock too, so the folder is free
+only when the last of its users has ended.
 """
 
 import asyncio
 import atexit
 import base64
-import errno
 import fcntl
 import json
 import os
 import shutil
 import signal
-import socket
-import struct
-import subprocess
 import sys
 import time
 import uuid
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
 from citybrain import jars
 from citybrain.errors import SetupError
-from citybrain.java import JavaProcess, end, java, java_environment
+from citybrain.java import end, java
 from citybrain.kafka import KafkaSettings
+from citybrain.kafka_node import (
+    HOST,
+    Node,
+    Place,
+    Programs,
+    free_ports,
+    is_free,
+    server_properties,
+    write_whole,
+)
 
-HOST = "127.0.0.1"
 LEAST_FREE_MB = 256
 STOP_MS = 20_000
 """How long a node may take to end by itself before it is killed; the data bear both."""
-
-# What a node's log says when it gives up -> what the user can do about it.
-_REASONS = {
-    "Address already in use": "port: {ports} is taken by another process",
-    "No space left on device": "disk: {folder}: no space is left; free some and start again",
-    "OutOfMemoryError": "memory: Kafka needs more than its heap of {heap} MB",
-    "Failed to acquire lock on file .lock": "data: {folder} is in use by another Kafka",
-    "Corrupt": "data: {folder} is damaged; restore a backup, or move it away",
-    "KafkaStorageException": "data: {folder} cannot be read or written",
-}
-
-
-@dataclass(frozen=True, slots=True)
-class _Place:
-    """Where a node listens."""
-
-    node: int
-    port: int
-    controller_port: int
-
-
-class _Node:
-    """One Kafka process and its folder."""
-
-    def __init__(self, folder: Path, place: _Place) -> None:
-        self.folder = folder
-        self.place = place
-        self.process = JavaProcess(f"kafka-{place.node}", folder / "out.txt")
-        self.log = folder / "kafka.log.0"
-        self._log_begin = 0
-
-    def start(self, command: list[str], lock: IO[str]) -> None:
-        """Start the process with the data folder's lock in its hands."""
-        self._log_begin = self.log.stat().st_size if self.log.exists() else 0
-        self.process.start(command, keep_open=(lock.fileno(),))
-
-    def last_words(self, heap_mb: int) -> str:
-        """Why the process ended, as far as its logs since its start say."""
-        text = _after(self.log, self._log_begin)
-        severe = text.find(" SEVERE ")
-        text = (text[severe:] if severe >= 0 else "") + _after(self.folder / "out.txt", 0)
-        for sign, meaning in _REASONS.items():
-            if sign in text:
-                ports = f"{HOST}:{self.place.port} or {HOST}:{self.place.controller_port}"
-                reason = meaning.format(ports=ports, folder=self.folder, heap=heap_mb)
-                break
-        else:
-            lines = [line.strip() for line in text.splitlines() if "WARNING" not in line]
-            said = [line for line in lines if "Exception:" in line or "Error:" in line] or lines
-            reason = f"broker: Kafka has ended: {said[0] if said else 'it does not say why'}"
-        return f"{reason} (its log is {self.log})"
 
 
 class LocalBroker:
@@ -121,11 +76,8 @@ class LocalBroker:
         self._count = nodes
         self._properties = dict(properties or {})
         self._heap_mb = heap_mb
-        self._nodes: dict[int, _Node] = {}
-        self._cluster_id = ""
+        self._nodes: dict[int, Node] = {}
         self._lock: IO[str] | None = None
-        self._java = ""
-        self._jars = Path()
 
     @property
     def settings(self) -> KafkaSettings:
@@ -142,13 +94,12 @@ class LocalBroker:
         return [number for number, node in self._nodes.items() if node.process.living]
 
     def pid(self, node: int = 1) -> int:
-        """Process id of a node, 0 if it was never started."""
+        """Process id of a node, also after its end; 0 if it was never started."""
         return self._nodes[node].process.pid
 
     def last_words(self, node: int = 1) -> str:
         """Why a node is not living, as its logs say; "" if it lives."""
-        found = self._nodes[node]
-        return "" if found.process.living else found.last_words(self._heap_mb)
+        return "" if self._nodes[node].process.living else self._nodes[node].last_words()
 
     def start(self, timeout_ms: int = 120_000) -> None:
         """Start all nodes and wait until each accepts. The first start fetches and formats.
@@ -156,12 +107,11 @@ class LocalBroker:
         Raises SetupError: Java or the jars missing, port taken, disk full, folder in use or
         damaged, or no answer within `timeout_ms`.
         """
-        self._java = java()
-        self._jars = jars.fetch()[0].parent
+        programs = Programs(java(), jars.fetch()[0].parent)
         self._take_folder()
         try:
             for attempt in range(3):
-                self._open_cluster(anew=attempt > 0)
+                self._open_cluster(programs, fresh_ports=attempt > 0)
                 try:
                     for node in self._nodes.values():
                         self._launch(node)
@@ -200,9 +150,11 @@ class LocalBroker:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None,
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
         trace: TracebackType | None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.stop()
 
     async def __aenter__(self) -> Self:
@@ -210,9 +162,11 @@ class LocalBroker:
         return self
 
     async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None,
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
         trace: TracebackType | None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         await asyncio.to_thread(self.stop)
 
     def _take_folder(self) -> None:
@@ -245,10 +199,11 @@ class LocalBroker:
         self._say_who()
 
     def _say_who(self) -> None:
+        """Write into the lock file who holds it, for the message that others get."""
         if self._lock:
-            self._lock.truncate(0)
             command = " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])[:200]
             kafka = ", ".join(str(self.pid(node)) for node in self.living)
+            self._lock.truncate(0)
             self._lock.write(f"process {os.getpid()} ({command})")
             self._lock.write(f", its Kafka is {kafka}" if kafka else "")
             self._lock.flush()
@@ -259,16 +214,16 @@ class LocalBroker:
             self._lock.close()
             self._lock = None
 
-    def _open_cluster(self, anew: bool) -> None:
-        """Read or write cluster.json, settle the ports, format what is not formatted."""
+    def _open_cluster(self, programs: Programs, fresh_ports: bool) -> None:
+        """Read or begin cluster.json, settle the ports, prepare every node."""
         path = self.data / "cluster.json"
-        old: list[_Place] = []
-        self._cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode()[:22]
+        cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+        old: list[Place] = []
         if path.exists():
             try:
                 stored = json.loads(path.read_text())
-                self._cluster_id = stored["cluster_id"]
-                old = [_Place(**place) for place in stored["nodes"]]
+                cluster_id = str(stored["cluster_id"])
+                old = [Place(**place) for place in stored["nodes"]]
             except (OSError, ValueError, KeyError, TypeError) as error:
                 raise SetupError(
                     f"data: {path} is damaged ({error}); restore a backup of {self.data}, or move"
@@ -276,145 +231,63 @@ class LocalBroker:
                 ) from error
             if len(old) != self._count:
                 raise SetupError(f"nodes: {self._count}: {self.data} holds a cluster of {len(old)}")
-        places = self._settle(() if anew else old)
-        self._nodes = {p.node: _Node(self.data / f"node-{p.node}", p) for p in places}
+        places = self._settle(() if fresh_ports else old)
+        self._nodes = {
+            place.node: Node(self.data / f"node-{place.node}", place, programs, self._heap_mb)
+            for place in places
+        }
+        now = {"cluster_id": cluster_id, "nodes": [asdict(place) for place in places]}
         try:
-            _write(path, json.dumps({"cluster_id": self._cluster_id,
-                                     "nodes": [asdict(p) for p in places]}, indent=1))  # fmt: skip
+            write_whole(path, json.dumps(now, indent=1))
             for node in self._nodes.values():
-                node.folder.mkdir(exist_ok=True)
-                _write(node.folder / "server.properties", self._server_properties(node))
-                _write(node.folder / "logging.properties", _logging(node.folder))
+                log = node.folder / "log"
+                node.prepare(
+                    cluster_id, server_properties(node.place, places, log, self._properties)
+                )
         except OSError as error:
             raise SetupError(f"data: {self.data}: {error}") from error
-        for node in self._nodes.values():
-            meta = node.folder / "log" / "meta.properties"
-            if not meta.exists():
-                self._format(node)
-            elif not {f"cluster.id={self._cluster_id}", f"node.id={node.place.node}"} <= set(
-                meta.read_text("utf-8", "replace").splitlines()
-            ):
-                raise SetupError(
-                    f"data: {meta} is damaged: expected node {node.place.node} of cluster"
-                    f" {self._cluster_id}; restore a backup of {self.data}, or move it away"
-                )
 
-    def _settle(self, old: Iterable[_Place]) -> list[_Place]:
+    def _settle(self, old: Iterable[Place]) -> list[Place]:
         """Ports: the wanted one, those of the last time that are free, else any free ones."""
-        if self._port and not _is_free(self._port):
+        if self._port and not is_free(self._port):
             raise SetupError(
                 f"port: {HOST}:{self._port} is taken by another process; name another one, or 0"
                 " for any that is free"
             )
         before = {place.node: place for place in old}
-        fresh = _free_ports(2 * self._count)
+        fresh = free_ports(2 * self._count)
         places = []
-        for node in range(1, self._count + 1):
+        for number in range(1, self._count + 1):
             port, controller_port = fresh.pop(), fresh.pop()
-            if node in before:
-                kept = before[node]
-                port = kept.port if _is_free(kept.port) else port
-                if _is_free(kept.controller_port):
+            if kept := before.get(number):
+                port = kept.port if is_free(kept.port) else port
+                if is_free(kept.controller_port):
                     controller_port = kept.controller_port
-            if node == 1 and self._port:
+            if number == 1 and self._port:
                 port = self._port
-            places.append(_Place(node, port, controller_port))
+            places.append(Place(number, port, controller_port))
         return places
 
-    def _server_properties(self, node: _Node) -> str:
-        place = node.place
-        voters = ",".join(
-            f"{n.place.node}@{HOST}:{n.place.controller_port}" for n in self._nodes.values()
-        )
-        replicas = min(3, self._count)
-        in_sync = max(1, replicas - 1)
-        ours: dict[str, str | int] = {
-            "process.roles": "broker,controller",
-            "node.id": place.node,
-            "controller.quorum.voters": voters,
-            "listeners": f"PLAINTEXT://{HOST}:{place.port},"
-            f"CONTROLLER://{HOST}:{place.controller_port}",
-            "advertised.listeners": f"PLAINTEXT://{HOST}:{place.port}",
-            "controller.listener.names": "CONTROLLER",
-            "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
-            "inter.broker.listener.name": "PLAINTEXT",
-            "log.dirs": str(node.folder / "log"),
-            # Topics come from the topic table alone; a mistyped name is an error.
-            "auto.create.topics.enable": "false",
-            "default.replication.factor": replicas,
-            "min.insync.replicas": in_sync,
-            "offsets.topic.replication.factor": replicas,
-            "offsets.topic.num.partitions": 4,
-            "transaction.state.log.replication.factor": replicas,
-            "transaction.state.log.min.isr": in_sync,
-            "transaction.state.log.num.partitions": 4,
-            "share.coordinator.state.topic.replication.factor": replicas,
-            "share.coordinator.state.topic.min.isr": in_sync,
-            "group.initial.rebalance.delay.ms": 0,
-            # A node that was killed may come back, or be given up, only when this has passed.
-            "broker.session.timeout.ms": 3_000,
-            "broker.heartbeat.interval.ms": 500,
-            # One machine may lose its power, and there is no replica that has what it lost.
-            "log.flush.interval.ms": 1_000,
-            "log.flush.scheduler.interval.ms": 1_000,
-            # Small: this machine has other work.
-            "num.network.threads": 2,
-            "num.io.threads": 4,
-            "background.threads": 2,
-            "log.cleaner.dedupe.buffer.size": 32 << 20,
-        }
-        return "".join(f"{key}={value}\n" for key, value in (ours | self._properties).items())
-
-    def _command(self, node: _Node, main: str, *arguments: str, heap_mb: int) -> list[str]:
-        return [
-            self._java,
-            f"-Xmx{heap_mb}m",
-            "-XX:+UseSerialGC",
-            "-XX:+ExitOnOutOfMemoryError",
-            "-Djava.awt.headless=true",
-            f"-Djava.util.logging.config.file={node.folder / 'logging.properties'}",
-            "-Dlog4j2.statusLoggerLevel=OFF",
-            "-cp",
-            f"{self._jars}/*",
-            main,
-            *arguments,
-        ]
-
-    def _format(self, node: _Node) -> None:
-        command = self._command(
-            node, "kafka.tools.StorageTool", "format", "--ignore-formatted", "-t",
-            self._cluster_id, "-c", str(node.folder / "server.properties"), heap_mb=128,
-        )  # fmt: skip
-        done = subprocess.run(command, env=java_environment(), capture_output=True, text=True,
-                              errors="replace", check=False)  # fmt: skip
-        if done.returncode:
-            lines = (done.stderr + done.stdout).strip().splitlines() or ["no output"]
-            why = next((line for line in lines if "Exception" in line), lines[-1])
-            raise SetupError(f"data: {node.folder}: Kafka cannot format it: {why.strip()}")
-
-    def _launch(self, node: _Node) -> None:
+    def _launch(self, node: Node) -> None:
         if self._lock is None:
             raise SetupError("broker: not started yet")
         if not node.process.living:
-            properties = str(node.folder / "server.properties")
-            node.start(self._command(node, "kafka.Kafka", properties, heap_mb=self._heap_mb),
-                       self._lock)  # fmt: skip
+            node.start(self._lock.fileno())
 
-    def _wait(self, nodes: Iterable[_Node], timeout_ms: int) -> None:
+    def _wait(self, nodes: Iterable[Node], timeout_ms: int) -> None:
         until = time.monotonic() + timeout_ms / 1000
         for node in nodes:
-            while not _answers(node.place.port):
+            while not node.answers():
                 if not node.process.living:
-                    raise SetupError(node.last_words(self._heap_mb))
+                    raise SetupError(node.last_words())
                 if time.monotonic() > until:
                     raise SetupError(
                         f"broker: Kafka node {node.place.node} does not answer on"
-                        f" {HOST}:{node.place.port} after {timeout_ms} ms"
-                        f" (its log is {node.log})"
+                        f" {HOST}:{node.place.port} after {timeout_ms} ms (its log is {node.log})"
                     )
                 time.sleep(0.05)
 
-    def _end(self, nodes: Iterable[_Node], number: signal.Signals) -> None:
+    def _end(self, nodes: Iterable[Node], number: signal.Signals) -> None:
         end([node.process for node in nodes], number, STOP_MS)
 
 
@@ -431,68 +304,3 @@ def recorded(data: Path) -> KafkaSettings | None:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise SetupError(f"data: {path} cannot be read: {error!r}") from error
     return KafkaSettings(bootstrap=",".join(f"{HOST}:{port}" for port in ports))
-
-
-def _logging(folder: Path) -> str:
-    pattern = str(folder / "kafka.log").replace("%", "%%")
-    handler = "java.util.logging.FileHandler"
-    return (
-        f"handlers={handler}\n.level=INFO\n"
-        f"{handler}.pattern={pattern}.%g\n{handler}.limit=10000000\n{handler}.count=3\n"
-        f"{handler}.append=true\n{handler}.formatter=java.util.logging.SimpleFormatter\n"
-        "java.util.logging.SimpleFormatter.format=%1$tF %1$tT.%1$tL %4$s %3$s %5$s%6$s%n\n"
-    )
-
-
-def _write(path: Path, text: str) -> None:
-    """Replace a file as a whole, so that a crash leaves the old or the new one."""
-    part = path.with_name(path.name + ".part")
-    part.write_text(text)
-    part.replace(path)
-
-
-def _after(path: Path, begin: int, most: int = 200_000) -> str:
-    """Text of a log from a place on; all of it if it was rotated since."""
-    try:
-        with path.open("rb") as file:
-            size = path.stat().st_size
-            file.seek(max(begin if begin <= size else 0, size - most))
-            return file.read().decode("utf-8", "replace")
-    except OSError:
-        return ""
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((HOST, port))
-        except OSError as error:
-            if error.errno in (errno.EADDRINUSE, errno.EACCES):
-                return False
-            raise
-    return True
-
-
-def _free_ports(count: int) -> list[int]:
-    """Different free ports: all are held until each is known."""
-    probes = [socket.socket() for _ in range(count)]
-    try:
-        for probe in probes:
-            probe.bind((HOST, 0))
-        return [int(probe.getsockname()[1]) for probe in probes]
-    finally:
-        for probe in probes:
-            probe.close()
-
-
-def _answers(port: int) -> bool:
-    """Whether Kafka answers ApiVersions there; an open port alone does not mean that it works."""
-    client = b"citybrain"
-    request = struct.pack(">hhih", 18, 0, 1, len(client)) + client
-    try:
-        with socket.create_connection((HOST, port), timeout=1) as link:
-            link.sendall(struct.pack(">i", len(request)) + request)
-            return len(link.recv(8)) > 0
-    except OSError:
-        return False

@@ -5,12 +5,14 @@ committed. This module knows aiokafka and nothing of Faust: `faust_broker` says 
 what `streams/app.py` has to tell it.
 """
 
+import asyncio
 import ssl
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar, get_args
 
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
@@ -202,6 +204,23 @@ async def started(client: _C, settings: KafkaSettings) -> _C:
         await (client.close() if isinstance(client, AIOKafkaAdminClient) else client.stop())  # type: ignore[attr-defined]
         raise unreachable(settings, error) from error
     return client
+
+
+async def stopped(client: AIOKafkaProducer | AIOKafkaConsumer, timeout_ms: int = 5_000) -> bool:
+    """Stop a client; whether everything that it had taken was delivered before.
+
+    A producer waits for its records to be acknowledged, and for ever if the cluster is gone:
+    after `timeout_ms` it is closed with what it has.
+    """
+    try:
+        async with asyncio.timeout(timeout_ms / 1000):
+            await client.stop()
+        return True
+    except TimeoutError:
+        if isinstance(client, AIOKafkaProducer):
+            await client._sender.close()
+            await client.client.close()
+        return False
 
 
 def unreachable(settings: KafkaSettings, error: BaseException) -> BrokerError:

@@ -1,16 +1,17 @@
 """Every topic of a city, in one table; creating them, and comparing the table with a cluster.
 
-A topic's full name is `citybrain.<city>.<name>`. Producers set a record's time when they send
-it (never the event time: a record older than the retention would be deleted at once). On
-`readings`, `stats` and `findings` the broker sets its own receipt time instead: latency is
-measured from there, and coalescing of late revisions, the waiting for slow shards and the expiry
-of commands go by it, so that a replay sees the same.
+A topic's full name is `citybrain.<city>.<name>`. The time of every record is the broker's
+receipt (LogAppendTime): one clock for all that is measured or decided by it (latency, late
+revisions, waiting for slow shards, expiry of commands), so that a replay sees the same. Event
+times are inside the records; one older than the retention would be deleted at once.
 """
 
 import asyncio
 import re
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Literal
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
@@ -34,6 +35,7 @@ LONGEST_OFFLINE_MS = 7 * DAY_MS
 """How long an edge agent may be away and still have its readings counted."""
 
 _MB = 1 << 20
+_NONE: Mapping[str, Mapping[str, str]] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +44,6 @@ class Topic:
 
     partitioned_by: `shard`, with the partition from the pack's table; `city`, one partition,
     so that there is one order; `intersection`, by the hash of the key.
-    receipt_time: the broker sets the record's time.
     """
 
     name: str
@@ -52,7 +53,6 @@ class Topic:
     compact: bool
     max_message_bytes: int
     doc: str
-    receipt_time: bool = False
 
     def partitions(self, of_city: int) -> int:
         """Number of partitions in a city with so many."""
@@ -63,7 +63,7 @@ class Topic:
         settings: dict[str, str | int] = {
             "cleanup.policy": "compact" if self.compact else "delete",
             "max.message.bytes": self.max_message_bytes,
-            "message.timestamp.type": "LogAppendTime" if self.receipt_time else "CreateTime",
+            "message.timestamp.type": "LogAppendTime",
             # With three replicas one may be away and nothing that was acknowledged is lost.
             "min.insync.replicas": max(1, replication - 1),
         }
@@ -83,9 +83,9 @@ class Topic:
 
 def _log(
     name: str, key: str, by: Literal["shard", "city", "intersection"], retention_ms: int, doc: str,
-    max_message_bytes: int = _MB, receipt_time: bool = False,
+    max_message_bytes: int = _MB,
 ) -> Topic:  # fmt: skip
-    return Topic(name, key, by, retention_ms, False, max_message_bytes, doc, receipt_time)
+    return Topic(name, key, by, retention_ms, False, max_message_bytes, doc)
 
 
 def _table(
@@ -98,15 +98,13 @@ TOPICS: dict[str, Topic] = {
     topic.name: topic
     for topic in (
         _log("readings", "gateway", "shard", 2 * LONGEST_OFFLINE_MS,
-             "batches, heartbeats and control records of the edge", 4 * _MB, receipt_time=True),
+             "batches, heartbeats and control records of the edge", 4 * _MB),
         _log("stats", "kind", "shard", 2 * LONGEST_OFFLINE_MS,
-             "closed windows by revision, effective models, changed rules", 8 * _MB,
-             receipt_time=True),
+             "closed windows by revision, effective models, changed rules", 8 * _MB),
         _log("backfill", "gateway", "shard", 2 * LONGEST_OFFLINE_MS,
              "batches older than the ring, for history", 4 * _MB),
         _log("findings", "finding, shard or command id", "city", 30 * DAY_MS,
-             "what detectors found, each shard's progress, commands to alerting",
-             receipt_time=True),
+             "what detectors found, each shard's progress, commands to alerting"),
         _log("forecasts", "shard", "city", 7 * DAY_MS,
              "what models expect of the sensors of a shard", 8 * _MB),
         _table("link-states", "link", "city", "how each road flows, the latest"),
@@ -160,19 +158,25 @@ class Difference:
 
 
 async def ensure(
-    settings: KafkaSettings, city: str, partitions: int, replication: int = 1
+    settings: KafkaSettings,
+    city: str,
+    partitions: int,
+    replication: int = 1,
+    overrides: Mapping[str, Mapping[str, str]] = _NONE,
 ) -> list[str]:
     """Create the topics of a city that are missing; returns their full names.
 
     Topics that exist are left as they are: `differences` tells how they differ. Returns when
     every partition has a leader. Raises BrokerError naming the topic that was refused.
+    overrides: settings by a topic's short name, over the table's (fault tests make segments
+    so short that compaction happens during them).
     """
     async with _Admin(settings) as admin:
         there = set(await admin.list_topics())
         missing = [t for t in TOPICS.values() if full_name(city, t.name) not in there]
         made = [
             NewTopic(full_name(city, t.name), t.partitions(partitions), replication,
-                     topic_configs=t.config(replication))
+                     topic_configs=t.config(replication) | dict(overrides.get(t.name, {})))
             for t in missing
         ]  # fmt: skip
         created = []

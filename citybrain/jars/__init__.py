@@ -35,8 +35,12 @@ class Jar:
         return f"{self.artifact}-{self.version}.jar"
 
 
-def locked(lock: Path = LOCK) -> tuple[Jar, ...]:
-    """Every jar of a lock file. Raises SetupError if the file cannot be read or lacks a hash."""
+def locked(lock: Path | None = None) -> tuple[Jar, ...]:
+    """Every jar of a lock file (default ours).
+
+    Raises SetupError if the file cannot be read or lacks a hash.
+    """
+    lock = lock or LOCK
     try:
         rows = tomllib.loads(lock.read_text("utf-8"))["dependencies"]
         return tuple(

@@ -1,5 +1,6 @@
 """The local Kafka: what is acknowledged is kept, whatever happens to the processes."""
 
+import asyncio
 import os
 import shutil
 import signal
@@ -7,16 +8,17 @@ import socket
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
-from aiokafka.errors import MessageSizeTooLargeError, ProducerFenced
+from aiokafka.errors import KafkaError, MessageSizeTooLargeError, ProducerFenced
 
 from citybrain import kafka, topics
 from citybrain.broker import LocalBroker
-from citybrain.errors import SetupError
+from citybrain.errors import BrokerError, SetupError
 from citybrain.kafka import KafkaSettings
 
 
@@ -28,11 +30,13 @@ async def write(settings: KafkaSettings, topic: str, values: list[bytes]) -> Non
         for value in values:
             await producer.send_and_wait(topic, value, key=b"k", partition=0)
     finally:
-        await producer.stop()
+        await kafka.stopped(producer, timeout_ms=2_000)
 
 
-async def read(settings: KafkaSettings, topic: str, count: int) -> list[bytes]:
-    """The first `count` committed records of partition 0, fewer if there are not so many."""
+async def read(
+    settings: KafkaSettings, topic: str, count: int, wait_ms: int = 20_000
+) -> list[bytes]:
+    """The first `count` committed records of partition 0, fewer if that many do not come."""
     consumer = AIOKafkaConsumer(**kafka.consumer_arguments(settings))
     await kafka.started(consumer, settings)
     try:
@@ -40,7 +44,7 @@ async def read(settings: KafkaSettings, topic: str, count: int) -> list[bytes]:
         consumer.assign([place])
         await consumer.seek_to_beginning(place)
         found: list[bytes] = []
-        until = time.monotonic() + 20
+        until = time.monotonic() + wait_ms / 1000
         while len(found) < count and time.monotonic() < until:
             got = await consumer.getmany(place, timeout_ms=200)
             found += [record.value for record in got.get(place, [])]
@@ -59,8 +63,13 @@ async def test_what_was_acknowledged_survives_stop_and_kill(tmp_path: Path, city
     assert broker.living == []
     async with broker:
         assert broker.settings == first, "the same port again, if it is free"
-        await write(first, topic, [b"before the kill"])
+        writing = AIOKafkaProducer(**kafka.producer_arguments(first))
+        await kafka.started(writing, first)
+        await writing.send_and_wait(topic, b"before the kill", partition=0)
         broker.kill()
+        undelivered = await writing.send(topic, b"after the kill", partition=0)
+        assert not await kafka.stopped(writing, timeout_ms=500), "it would wait for ever"
+        assert not undelivered.done()
         assert broker.living == []
         assert "has ended" in broker.last_words()
         broker.start_node()
@@ -209,23 +218,21 @@ async def test_a_setting_that_somebody_changed_is_told(broker: LocalBroker, city
     assert changed == [topics.Difference(name, "retention.ms", str(14 * topics.DAY_MS), "60000")]
 
 
-async def test_readings_carry_the_brokers_receipt_time(broker: LocalBroker, city_id: str) -> None:
-    await topics.ensure(broker.settings, city_id, partitions=1)
+async def test_a_record_carries_the_brokers_receipt_time(broker: LocalBroker, city_id: str) -> None:
     settings = broker.settings
-    producer = await kafka.started(AIOKafkaProducer(**kafka.producer_arguments(settings)), settings)
-    consumer = await kafka.started(AIOKafkaConsumer(**kafka.consumer_arguments(settings)), settings)
+    await topics.ensure(settings, city_id, partitions=1)
+    place = TopicPartition(topics.full_name(city_id, "readings"), 0)
+    producer = AIOKafkaProducer(**kafka.producer_arguments(settings))
+    consumer = AIOKafkaConsumer(**kafka.consumer_arguments(settings))
+    await kafka.started(producer, settings)
+    await kafka.started(consumer, settings)
     try:
         begin_ms = int(time.time() * 1000)
-        for name in ("readings", "findings"):
-            topic = topics.full_name(city_id, name)
-            await producer.send_and_wait(topic, b"x", partition=0, timestamp_ms=begin_ms - 5_000)
-            consumer.assign([TopicPartition(topic, 0)])
-            record = await consumer.getone()
-            if name == "readings":
-                assert record.timestamp >= begin_ms
-                assert record.timestamp_type == 1
-            else:
-                assert record.timestamp == begin_ms - 5_000
+        long_ago_ms = begin_ms - 365 * topics.DAY_MS
+        await producer.send_and_wait(place.topic, b"x", partition=0, timestamp_ms=long_ago_ms)
+        consumer.assign([place])
+        record = await consumer.getone()
+        assert begin_ms <= record.timestamp <= begin_ms + 10_000
     finally:
         await consumer.stop()
         await producer.stop()
@@ -264,6 +271,77 @@ async def test_a_second_producer_of_a_transactional_id_fences_the_first(
     finally:
         await zombie.stop()
         await heir.stop()
+
+
+async def test_compaction_can_be_made_to_happen_during_a_test(tmp_path: Path, city_id: str) -> None:
+    fast = {"segment.ms": "200", "min.cleanable.dirty.ratio": "0.01"}
+    async with LocalBroker(
+        tmp_path / "kafka",
+        properties={"log.cleaner.backoff.ms": 200, "log.initial.task.delay.ms": 0},
+    ) as compacting:
+        settings = compacting.settings
+        await topics.ensure(settings, city_id, partitions=1, overrides={"alerts": fast})
+        differing = await topics.differences(settings, city_id, partitions=1)
+        assert {(d.what, d.found) for d in differing} == set(fast.items())
+        topic = topics.full_name(city_id, "alerts")
+        until = time.monotonic() + 60
+        written, left = 0, 0
+        while left >= written and time.monotonic() < until:
+            await write(settings, topic, [b"of the same key"])
+            written += 1
+            left = len(await read(settings, topic, written, wait_ms=1_000))
+        assert left < written, "old values of a key are gone"
+
+
+async def test_signing_in(tmp_path: Path) -> None:
+    accounts = (
+        "org.apache.kafka.common.security.plain.PlainLoginModule required"
+        ' username="city" password="right" user_city="right";'
+    )
+    sasl = {
+        "listener.security.protocol.map": "PLAINTEXT:SASL_PLAINTEXT,CONTROLLER:PLAINTEXT",
+        "sasl.enabled.mechanisms": "PLAIN",
+        "sasl.mechanism.inter.broker.protocol": "PLAIN",
+        "listener.name.plaintext.plain.sasl.jaas.config": accounts,
+    }
+    async with LocalBroker(tmp_path / "kafka", properties=sasl) as broker:
+        ours = KafkaSettings(
+            broker.settings.bootstrap,
+            security_protocol="SASL_PLAINTEXT",
+            sasl_mechanism="PLAIN",
+            sasl_username="city",
+            sasl_password="right",
+        )
+        assert (await kafka.ping(ours)).nodes == tuple(ours.servers)
+        with pytest.raises(BrokerError, match=r"as city.* cannot be used") as refused:
+            await kafka.ping(replace(ours, sasl_password="wrong"))
+        assert "wrong" not in str(refused.value)
+
+
+def test_a_disk_that_fills_up_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=40m", "none", str(disk)],
+        check=False, capture_output=True,
+    )  # fmt: skip
+    if mounted.returncode:
+        pytest.skip("this user may not mount a small disk")
+    try:
+        monkeypatch.setattr("citybrain.broker.LEAST_FREE_MB", 1)
+        with LocalBroker(disk / "kafka") as broker:
+            asyncio.run(topics.ensure(broker.settings, "small", partitions=1))
+            filling = write(
+                broker.settings, topics.full_name("small", "readings"), [os.urandom(1 << 20)] * 50
+            )
+            with pytest.raises((KafkaError, TimeoutError)):
+                asyncio.run(asyncio.wait_for(filling, 15))
+            until = time.monotonic() + 30
+            while broker.living and time.monotonic() < until:
+                time.sleep(0.1)
+            assert broker.last_words().startswith(f"disk: {disk}/kafka/node-1: no space is left")
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
 
 
 async def test_ping_says_who_is_there(broker: LocalBroker) -> None:

@@ -40,10 +40,9 @@ def test_raw_readings_outlive_the_longest_promised_absence() -> None:
         assert kept >= max(14 * DAY_MS, LONGEST_OFFLINE_MS)
 
 
-def test_the_broker_stamps_what_latency_is_measured_from_and_nothing_else() -> None:
-    stamped = {t.name for t in TOPICS.values()
-               if t.config(1)["message.timestamp.type"] == "LogAppendTime"}  # fmt: skip
-    assert stamped == {"readings", "stats", "findings"}
+@ROWS
+def test_the_time_of_every_record_is_the_brokers_receipt(topic: Topic) -> None:
+    assert topic.config(1)["message.timestamp.type"] == "LogAppendTime"
 
 
 def test_what_is_decided_in_one_order_has_one_partition() -> None:
