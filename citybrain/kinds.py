@@ -20,13 +20,15 @@ class Health:
     """When a sensor of this kind counts as unwell. Durations in milliseconds.
 
     silent_ms: nothing heard for so long. stuck_ms: the same value (other than `rest`) for so
-    long; None = a constant value is normal. max_step: a jump between neighbouring readings
+    long; None = a constant value is normal. saturates: the upper end of the range is a value
+    like any other and may last (a queue that stands on a detector). max_step: a jump between neighbouring readings
     that the quantity cannot make. chatter_per_minute: more readings than a well sensor sends.
     """
 
     silent_ms: int
     stuck_ms: int | None = None
     rest: float | None = None
+    saturates: bool = False
     max_step: float | None = None
     chatter_factor: float = 3.0
 
@@ -171,7 +173,9 @@ KINDS: dict[str, Kind] = {
             "%",
             100.0,
             2**-7,
-            health=Health(silent_ms=40 * SECOND, stuck_ms=2 * MINUTE, rest=0.0),
+            health=Health(
+                silent_ms=40 * SECOND, stuck_ms=2 * MINUTE, rest=0.0, saturates=True
+            ),
         ),
         _traffic(
             "vehicle_speed",

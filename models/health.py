@@ -99,6 +99,8 @@ class Stuck:
         lasted = np.where(state["since_ms"] < 0, 0, seen.end_ms - state["since_ms"])
         if seen.kind.health.rest is not None:
             lasted = np.where(state["value"] == seen.kind.health.rest, 0, lasted)
+        if seen.kind.health.saturates:
+            lasted = np.where(state["value"] >= seen.kind.high, 0, lasted)
         return np.where(there, lasted / limit, np.nan)
 
 
@@ -149,6 +151,7 @@ class Impossible:
         """As in `Condition`. A step across a gap of more than two windows is no step."""
         kind, there = seen.kind, seen.count > 0
         edge = there & (seen.max >= kind.high) & (kind.health.rest != kind.high)
+        edge &= not kind.health.saturates
         if kind.low < 0:
             edge |= there & (seen.min <= kind.low) & (kind.health.rest != kind.low)
         score = np.where(edge, 1.0, 0.0)
