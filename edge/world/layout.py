@@ -1,7 +1,7 @@
 """Which sensors stand where: detectors, counting stations, pedestrian counters, stations."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from citybrain.edge.world.network import Network, car_lanes, middle, plain
@@ -14,8 +14,10 @@ WEATHER_KINDS = (
 AIR_KINDS = ("pm25", "pm10", "so2", "no2", "co", "o3", "noise_level")
 
 # A loop this far before the stop line sees moving traffic in an undisturbed cycle and a
-# standing queue when there is one.
-SETBACK_M = 30.0
+# standing queue when there is one. On shorter lanes cars stand at every red: such a loop only
+# counts, its speeds and occupancies would look like a jam.
+SETBACK_M = 40.0
+LEAST_SETBACK_M = 25.0
 COUNTING_MIN_M = 50.0
 COUNTING_PER_ZONE = 12
 COUNTERS_PER_LIGHT = 2
@@ -71,8 +73,9 @@ def _controller(network: Network, light: str, gateway: str) -> Iterator[Installe
     zone = zone_at(*lanes[0].getEdge().getToNode().getCoord())
     for lane in lanes:
         length = lane.getLength()
-        pos = length - SETBACK_M if length > 2 * SETBACK_M else length / 2
-        yield _loop(lane, pos, "d", zone, gateway)
+        pos = max(length - SETBACK_M, min(length / 2, 5.0))
+        loop = _loop(lane, pos, "d", zone, gateway)
+        yield loop if length - pos >= LEAST_SETBACK_M else replace(loop, kinds=LOOP_KINDS[:1])
     for number, crossing in enumerate(network.crossings(light)[:COUNTERS_PER_LIGHT], 1):
         road = next(e for e in crossing.getCrossingEdges())
         known = road.getID() if road.allows("passenger") else ""

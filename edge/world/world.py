@@ -60,6 +60,7 @@ class World:
         self.events: dict[str, Event] = {e.id: e for e in events}
         self.changes = 0
         self._by_chance, self._drawn_ms = by_chance, -1
+        self._kinds = {s.id: frozenset(s.kinds) for s in city.sensors.values()}
         self._gateway = {s.id: s.gateway for s in city.sensors.values()}
         ends = (self.plan.entries, self.plan.exits, self.plan.inside, self.plan.paths)
         self._demand = Demand(seed, *ends)
@@ -124,7 +125,7 @@ class World:
         if now % INTERVAL_S:
             return {}
         self.streets.smell_and_listen(INTERVAL_S)
-        readings = self.streets.readings()
+        readings = [r for r in self.streets.readings() if r[1] in self._kinds[r[0]]]
         if now % MINUTE_S == 0:
             readings += self._stations(now * 1000)
         bent = self._faults.bend(readings, self._happening(now * 1000 - 1))
