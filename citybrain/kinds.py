@@ -21,8 +21,9 @@ class Health:
 
     silent_ms: nothing heard for so long. stuck_ms: the same value (other than `rest`) for so
     long; None = a constant value is normal. saturates: the upper end of the range is a value
-    like any other and may last (a queue that stands on a detector). max_step: a jump between neighbouring readings
-    that the quantity cannot make. chatter_per_minute: more readings than a well sensor sends.
+    like any other and may last (a queue that stands on a detector). max_step: a jump between
+    neighbouring readings that the quantity cannot make. chatter_factor: more readings in a
+    window than so many times what a well sensor sends.
     """
 
     silent_ms: int
@@ -173,9 +174,7 @@ KINDS: dict[str, Kind] = {
             "%",
             100.0,
             2**-7,
-            health=Health(
-                silent_ms=40 * SECOND, stuck_ms=2 * MINUTE, rest=0.0, saturates=True
-            ),
+            health=Health(silent_ms=40 * SECOND, stuck_ms=2 * MINUTE, rest=0.0, saturates=True),
         ),
         _traffic(
             "vehicle_speed",

@@ -11,7 +11,7 @@ def world(
     data: Annotated[Path, typer.Option(help="The data folder.")] = Path("data"),
     edge: Annotated[
         str, typer.Option(help="URL of the edge agent's HTTP source.")
-    ] = "http://127.0.0.1:8700",
+    ] = "http://127.0.0.1:8040",
     speed: Annotated[float, typer.Option(min=0.01, help="Simulated seconds a second.")] = 1.0,
     days: Annotated[
         float, typer.Option(min=0, help="Past days to fill in the background; 0 for none.")
@@ -23,6 +23,9 @@ def world(
     past_share: Annotated[
         float, typer.Option(min=0.05, max=1, help="Of one core, for the past days.")
     ] = 0.7,
+    mqtt: Annotated[
+        str | None, typer.Option(help="HOST:PORT of an MQTT broker for the weather stations.")
+    ] = None,
     port: Annotated[int, typer.Option(help="Of /metrics and /health; 0 takes a free one.")] = 0,
 ) -> None:
     """Run the simulated world of a city until SIGTERM or Ctrl-C."""
@@ -39,6 +42,15 @@ def world(
     given = None if schedule is None else schedules.read(schedule)
     options = Options(
         data=data, edge=edge, seed=seed, speed=speed, days=days, past_share=past_share,
-        port=port, given=given,
+        port=port, given=given, mqtt=None if mqtt is None else _address(mqtt),
     )  # fmt: skip
     asyncio.run(live(load(city), options))
+
+
+def _address(text: str) -> tuple[str, int]:
+    from citybrain.errors import UsageError
+
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdigit():
+        raise UsageError(f"--mqtt: {text!r} is not HOST:PORT")
+    return host, int(port)

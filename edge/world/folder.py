@@ -9,13 +9,14 @@ sent.json       the source's own count of readings
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from citybrain.edge.tokens import Tokens
 from citybrain.errors import SetupError
 
 Span = tuple[int, int]
@@ -45,18 +46,26 @@ class Folder:
 
     path: Path
 
-    def tokens(self, gateways: Iterable[str]) -> dict[str, str]:
-        """The gateways' tokens. Raises SetupError naming the gateway that has none."""
+    def tokens(self, gateways: Sequence[str], data: Path, now_ms: int) -> dict[str, str]:
+        """The gateways' tokens; on the edge agent's own machine, fresh ones where they lack.
+
+        Raises SetupError if the file is damaged, or a gateway has none and this is not where
+        the agent's grants are.
+        """
         file = self.path / "tokens.json"
-        if not file.is_file():
-            raise SetupError(f"{file}: missing; it maps each gateway to its token")
+        grants = Tokens(data)
+        here = (data / "secrets" / "tokens.json").is_file() or not file.is_file()
         try:
-            known = msgspec.json.decode(file.read_bytes(), type=dict[str, str])
+            body = file.read_bytes() if file.is_file() else b"{}"
+            known = msgspec.json.decode(body, type=dict[str, str])
         except msgspec.MsgspecError as error:
             raise SetupError(f"{file}: {error}") from error
         for gateway in gateways:
-            if gateway not in known:
+            if here and not grants.check(known.get(gateway, "")):
+                known[gateway] = grants.add(gateway, "", now_ms)
+            elif gateway not in known:
                 raise SetupError(f"{file}: gateway {gateway!r} has no token in it")
+        write(file, known, mode=0o600)
         return {gateway: known[gateway] for gateway in gateways}
 
     def spans(self) -> list[Span]:
@@ -121,9 +130,10 @@ def gaps(whole: Span, spans: Iterable[Span]) -> list[Span]:
     return [gap for gap in out if gap[1] > gap[0]]
 
 
-def write(path: Path, body: Any) -> None:
+def write(path: Path, body: Any, mode: int = 0o644) -> None:
     """JSON into a file, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_suffix(".tmp")
+    draft.touch(mode)
     draft.write_text(json.dumps(body, ensure_ascii=False), encoding="utf-8")
     draft.replace(path)

@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 from citybrain.city import City
 from citybrain.clock import Clock, wall_clock
 from citybrain.edge.world import schedule
-from citybrain.edge.world.folder import GO_ON_S, Folder, write
+from citybrain.edge.world.folder import GO_ON_S, Folder, Span, write
 from citybrain.edge.world.options import Options
 from citybrain.edge.world.past import PastProcess
 from citybrain.edge.world.post import Post
@@ -18,108 +18,137 @@ from citybrain.edge.world.world import World
 from citybrain.process import Health, running, stop_event
 
 WARM_UP_S = 240
-# Readings of this much of the time before the start are sent at once, so that the first
-# windows close without waiting for them to fill.
-HEAD_START_S = 60
+# Entering the simulation takes about so long; the first report is of the interval that ends
+# nearest to it, so that nobody waits ten seconds for a sign of life.
+ENTER_S = 2
 STATE_EVERY_S = 60
+BEHIND_S = 30
 FAREWELL_S = 3.0
 
 
 async def live(city: City, options: Options, clock: Clock = wall_clock) -> None:
     """Run until SIGTERM or SIGINT. Raises SetupError if tokens or the simulator are missing."""
-    stop = stop_event()
-    folder = Folder(options.data / "world")
-    gateways = sorted({s.gateway for s in city.sensors.values()})
     registry = CollectorRegistry()
-    post = Post(options.edge, folder.tokens(gateways), registry, clock=clock)
-    post.take_up(folder.path / "unsent.msgpack")
-    begun_ms = clock()
-    offset_ms = (options.start_ms or begun_ms) - begun_ms
-    start = (begun_ms + offset_ms) // 1000 // INTERVAL_S * INTERVAL_S
+    world = _Live(city, options, clock, registry)
+    with running("world", options.data, registry, world.health, options.port):
+        await world.run(stop_event())
 
-    def now_s() -> float:
-        return (begun_ms + offset_ms + (clock() - begun_ms) * options.speed) / 1000
 
-    lag = Gauge("citybrain_world_lag_seconds", "How far the world is behind.", registry=registry)
-    steps = Counter("citybrain_world_steps", "Simulated seconds.", registry=registry)
-    last = [0]
+class _Live:
+    """A world and its post, from its start to its stop."""
 
-    def health() -> Health:
-        behind = now_s() - last[0] if last[0] else 0.0
-        ok = bool(last[0]) and behind < 30 * options.speed and not post.stalled()
-        waiting = "" if ok else ("the edge agent" if last[0] else "the simulator")
+    def __init__(
+        self, city: City, options: Options, clock: Clock, registry: CollectorRegistry
+    ) -> None:
+        self._city, self._options, self._clock = city, options, clock
+        self._folder = Folder(options.data / "world")
+        gateways = sorted({s.gateway for s in city.sensors.values()})
+        tokens = self._folder.tokens(gateways, options.data, clock())
+        self._post = Post(options.edge, tokens, registry, clock=clock, mqtt=options.mqtt)
+        self._begun_ms = clock()
+        self._start_ms = options.start_ms or self._begun_ms
+        self._world: World | None = None
+        self._reached = 0
+        self._saved = 0
+        self._spans: list[Span] = []
+        lag = Gauge("citybrain_world_lag_seconds", "How far the world is behind the clock.",
+                    registry=registry)  # fmt: skip
+        lag.set_function(self._behind_s)
+        self._steps = Counter("citybrain_world_steps", "Simulated seconds.", registry=registry)
+        vehicles = Gauge("citybrain_world_vehicles", "Vehicles on the streets.", registry=registry)
+        vehicles.set_function(lambda: self._world.streets.totals.running if self._world else 0)
+        moved = Gauge("citybrain_world_teleports", "Vehicles that stood too long, moved on.",
+                      registry=registry)  # fmt: skip
+        moved.set_function(lambda: self._world.streets.totals.teleported if self._world else 0)
+
+    def health(self) -> Health:
+        """Progress: the simulation keeps up with the clock, and the edge agent takes readings."""
+        waiting = ""
+        if not self._reached or self._behind_s() > BEHIND_S:
+            waiting = "the simulator"
+        elif self._post.stalled():
+            waiting = "the edge agent"
         facts: dict[str, float | int | str] = {
-            "pending": post.counts.pending,
-            "behind_s": round(behind, 1),
-        }
-        return Health(ok=ok, waiting=waiting, progress_ms=post.reached_ms, facts=facts)
+            "behind_s": round(self._behind_s(), 1), "pending": self._post.counts.pending,
+        }  # fmt: skip
+        return Health(
+            ok=not waiting, waiting=waiting, progress_ms=self._post.reached_ms, facts=facts
+        )
 
-    with running("world", options.data, registry, health, options.port):
-        sending = asyncio.create_task(post.run())
-        world = _enter(city, options, folder, start)
-        Gauge(
-            "citybrain_world_vehicles", "Vehicles on the streets.", registry=registry
-        ).set_function(world.streets.running)
-        Gauge(
-            "citybrain_world_teleports_total", "Vehicles that stood too long and were moved on.",
-            registry=registry,
-        ).set_function(lambda: world.streets.totals.teleported)  # fmt: skip
+    async def run(self, stop: asyncio.Event) -> None:
+        """Enter, live, and leave so that a later run can go on."""
+        self._post.take_up(self._folder.path / "unsent.msgpack")
+        sending = asyncio.create_task(self._post.run())
         past: PastProcess | None = None
         try:
+            world = self._world = self._enter()
             first = world.second
-            spans = folder.spans()
-            if options.days:
-                past = PastProcess(city, options, first * 1000)
-            changes = -1
+            self._spans = self._folder.spans()
+            if self._options.days:
+                past = PastProcess(self._city, self._options, first * 1000)
             while not stop.is_set():
-                while world.second + 1 <= now_s() and not stop.is_set():
-                    for gateway, readings in world.step().items():
-                        post.put(gateway, readings)
-                    steps.inc()
-                    last[0] = world.second
-                    if world.changes != changes:
-                        changes = world.changes
-                        schedule.write(folder.path / "events.json", list(world.events.values()))
-                    if world.second % INTERVAL_S == 0:
-                        folder.write_spans([*spans, (first * 1000, world.second * 1000)])
-                    if world.second % STATE_EVERY_S == 0:
-                        world.save(folder.state_file(world.second))
-                        folder.forget_state(world.second - STATE_EVERY_S)
+                if world.second + 1 <= self._now_s():
+                    self._second(world, first)
                     await asyncio.sleep(0)
                     if sending.done():
                         sending.result()
-                lag.set(max(0.0, now_s() - world.second))
-                with suppress(TimeoutError):
-                    rest = (world.second + 1 - now_s()) / options.speed
-                    await asyncio.wait_for(stop.wait(), max(0.005, rest))
+                else:
+                    wait = (world.second + 1 - self._now_s()) / self._options.speed
+                    with suppress(TimeoutError):
+                        await asyncio.wait_for(stop.wait(), max(0.005, wait))
         finally:
             if past:
                 past.end()
             with suppress(TimeoutError):
-                await asyncio.wait_for(post.drained(), FAREWELL_S)
+                await asyncio.wait_for(self._post.drained(), FAREWELL_S)
             sending.cancel()
             with suppress(asyncio.CancelledError):
                 await sending
-            post.leave(folder.path / "unsent.msgpack")
-            write(folder.path / "sent.json", msgspec.to_builtins(post.counts))
-            world.close()
+            self._post.leave(self._folder.path / "unsent.msgpack")
+            write(self._folder.path / "sent.json", msgspec.to_builtins(self._post.counts))
+            if self._world:
+                self._world.close()
 
+    def _enter(self) -> World:
+        """The world shortly before now.
 
-def _enter(city: City, options: Options, folder: Folder, start: int) -> World:
-    """The world at the second from which it reports.
+        With the very same cars as at the last stop, if that was just now; else after a warm-up
+        that fills the streets.
+        """
+        start = int(self._now_s() + ENTER_S) // INTERVAL_S * INTERVAL_S
+        first = start - INTERVAL_S
+        last = max((end // 1000 for _, end in self._folder.spans()), default=0)
+        saved = self._folder.state(last) if first - GO_ON_S <= last <= first else None
+        state, second = saved or (None, first - WARM_UP_S)
+        by_chance = self._options.given is None
+        world = World(self._city, self._options.seed, second, state=state, by_chance=by_chance)
+        while world.second < first:
+            world.step()
+        events = self._options.given
+        if events is None:
+            events = schedule.opening(self._options.seed, start * 1000, world.stage)
+        world.plan_events(events)
+        return world
 
-    That of the last stop if it was just now, with the very same cars; else shortly before the
-    start, after a warm-up that fills the streets.
-    """
-    last = max((end // 1000 for _, end in folder.spans()), default=0)
-    saved = folder.state(last) if start - GO_ON_S <= last <= start else None
-    first = last if saved else start - HEAD_START_S
-    state, second = saved or (None, first - WARM_UP_S)
-    world = World(city, options.seed, second, state=state, by_chance=options.given is None)
-    while world.second < first:
-        world.step()
-    events = options.given
-    if events is None:
-        events = schedule.opening(options.seed, start * 1000, world.stage)
-    world.events |= {event.id: event for event in events}
-    return world
+    def _second(self, world: World, first: int) -> None:
+        """One second passes, and what is due on disk is written."""
+        for gateway, readings in world.step().items():
+            self._post.put(gateway, readings)
+        self._steps.inc()
+        now = self._reached = world.second
+        if world.take_news():
+            schedule.write(self._folder.path / "events.json", world.events)
+        if now % INTERVAL_S == 0:
+            self._folder.write_spans([*self._spans, (first * 1000, now * 1000)])
+        if now % STATE_EVERY_S == 0:
+            world.save(self._folder.state_file(now))
+            self._folder.forget_state(self._saved)
+            self._saved = now
+
+    def _now_s(self) -> float:
+        since = (self._clock() - self._begun_ms) * self._options.speed
+        return (self._start_ms + since) / 1000
+
+    def _behind_s(self) -> float:
+        """Wall seconds that the simulation would need at its speed to reach the present."""
+        return max(0.0, self._now_s() - self._reached) / self._options.speed if self._reached else 0

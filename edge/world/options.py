@@ -13,7 +13,8 @@ class Options:
 
     edge: URL of the agent. speed: simulated seconds a second; above 1 it runs ahead of the
     clock, so it wants a start in the past. start_ms 0: now. days: how much past to fill, 0 for
-    none. past_share: of one core, for the past. given: what happens instead of chance.
+    none. past_share: of one core, for the past. mqtt: host and port of an MQTT broker that the
+    weather stations publish to. given: what happens instead of chance.
     """
 
     data: Path
@@ -24,4 +25,5 @@ class Options:
     days: float = 3.0
     past_share: float = 0.7
     port: int = 0
+    mqtt: tuple[str, int] | None = None
     given: Sequence[Event] | None = None

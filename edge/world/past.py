@@ -16,6 +16,7 @@ import msgspec
 from prometheus_client import CollectorRegistry, Gauge
 
 from citybrain.city import City
+from citybrain.clock import wall_clock
 from citybrain.edge.world.faults import Reading
 from citybrain.edge.world.folder import Folder, Span, gaps, joined, write
 from citybrain.edge.world.options import Options
@@ -40,6 +41,7 @@ class _Job(msgspec.Struct):
     from_ms: int
     to_ms: int
     share: float
+    by_chance: bool
 
 
 class PastProcess:
@@ -49,7 +51,7 @@ class PastProcess:
         from_ms = to_ms - round(options.days * 86_400_000)
         job = _Job(
             str(city.folder), str(options.data), options.edge, options.seed, from_ms, to_ms,
-            options.past_share,
+            options.past_share, options.given is None,
         )  # fmt: skip
         self._process = subprocess.Popen(
             [sys.executable, "-m", "citybrain.edge.world.past", msgspec.json.encode(job).decode()]
@@ -72,7 +74,7 @@ class _Past:
         self._job, self._city = job, city
         self._folder = Folder(Path(job.data) / "world")
         gateways = sorted({s.gateway for s in city.sensors.values()})
-        tokens = self._folder.tokens(gateways)
+        tokens = self._folder.tokens(gateways, Path(job.data), wall_clock())
         self.post = Post(job.edge, tokens, registry, lane="backfill", bound=10_000_000)
         self._lived = self._folder.spans()
         self._progress = self._folder.progress()
@@ -116,7 +118,8 @@ class _Past:
         start, end = gap[0] // 1000, gap[1] // 1000
         saved = self._folder.state(start)
         state, begin = saved or (None, start - WARM_UP_S)
-        world = World(self._city, self._job.seed, begin, state=state)
+        by_chance = self._job.by_chance
+        world = World(self._city, self._job.seed, begin, state=state, by_chance=by_chance)
         try:
             while world.second < start:
                 world.step()

@@ -6,11 +6,13 @@ given up and counted. Nothing is sent twice in another form: a retry is the same
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
+import aiomqtt
 import httpx
 import msgspec
 from prometheus_client import CollectorRegistry, Counter, Gauge
@@ -21,6 +23,8 @@ from citybrain.edge.world.faults import Reading
 from citybrain.errors import SetupError
 
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.2, 5.0
+# Gateways whose devices speak MQTT where there is a broker for it.
+BY_MQTT = frozenset({"weather"})
 # Refused for good: these bytes will never be taken, whoever waits.
 FINAL = frozenset({400, 404, 405, 413, 415, 422})
 
@@ -42,6 +46,20 @@ class Batch(msgspec.Struct, frozen=True):
     body: bytes
     readings: int
     through_ms: int
+
+
+class _Answer(msgspec.Struct):
+    """What an agent says of a body that it could read."""
+
+    refused: int
+
+
+class _Later(Exception):
+    """Try again, after so many seconds (0: after the usual wait)."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(seconds)
+        self.seconds = seconds
 
 
 class Counts(msgspec.Struct):
@@ -68,10 +86,12 @@ class Post:
     def __init__(
         self, url: str, tokens: Mapping[str, str], registry: CollectorRegistry, *,
         lane: str = "live", bound: int = 20_000, clock: Clock = wall_clock,
+        mqtt: tuple[str, int] | None = None,
     ) -> None:  # fmt: skip
         self._url = url.rstrip("/") + "/readings"
         self._query = {} if lane == "live" else {"lane": lane}
         self._bound = bound
+        self._mqtt = mqtt
         self._gateways = {name: _Gateway(name, token) for name, token in tokens.items()}
         self._settled = asyncio.Event()
         self.counts = Counts()
@@ -107,7 +127,7 @@ class Post:
         while len(gateway.waiting) > 2 and sum(b.readings for b in gateway.waiting) > self._bound:
             given_up = gateway.waiting[1]
             del gateway.waiting[1]
-            self._done("given_up", given_up)
+            self._done("given_up", given_up.readings)
         gateway.wake.set()
 
     async def run(self) -> None:
@@ -117,7 +137,10 @@ class Post:
             asyncio.TaskGroup() as group,
         ):
             for gateway in self._gateways.values():
-                group.create_task(self._serve(client, gateway))
+                if self._mqtt and gateway.name in BY_MQTT:
+                    group.create_task(self._publish(*self._mqtt, gateway))
+                else:
+                    group.create_task(self._serve(gateway, partial(self._send, client, gateway)))
 
     async def drained(self, given_up: Callable[[], bool] = lambda: False) -> None:
         """Return when nothing waits any more, or waiting is given up."""
@@ -143,26 +166,47 @@ class Post:
                     self._add(self._gateways[name], batch)
             path.unlink()
 
-    async def _serve(self, client: httpx.AsyncClient, gateway: _Gateway) -> None:
+    async def _publish(self, host: str, port: int, gateway: _Gateway) -> None:
+        """As `_serve`, by MQTT with quality of service 1; a lost connection is made again."""
+        leaf = "readings" if self._lane == "live" else self._lane
+        topic, wait = f"citybrain/{gateway.name}/{leaf}", FIRST_WAIT_S
+
+        async def send(batch: Batch) -> int:
+            await client.publish(topic, batch.body, qos=1)
+            self.reached_ms = self._clock()
+            return 0
+
+        while True:
+            try:
+                async with aiomqtt.Client(host, port) as client:
+                    wait = FIRST_WAIT_S
+                    await self._serve(gateway, send)
+            except aiomqtt.MqttError as error:
+                _log.warning("mqtt broker away", host=host, port=port, why=str(error))
+                await asyncio.sleep(wait)
+                wait = min(LONGEST_WAIT_S, wait * 2)
+
+    async def _serve(self, gateway: _Gateway, send: Callable[[Batch], Awaitable[int]]) -> None:
+        """Send what waits, one after the other; `send` says how many were refused for good."""
         wait = FIRST_WAIT_S
         while True:
             while not gateway.waiting:
                 gateway.wake.clear()
                 await gateway.wake.wait()
             batch = gateway.waiting[0]
-            why, pause = await self._send(client, gateway, batch)
-            if why in ("acknowledged", "refused"):
-                gateway.waiting.popleft()
-                self._done(why, batch)
-                wait = FIRST_WAIT_S
+            try:
+                refused = await send(batch)
+            except _Later as later:
+                await asyncio.sleep(later.seconds or wait)
+                wait = min(LONGEST_WAIT_S, wait * 2)
                 continue
-            await asyncio.sleep(pause or wait)
-            wait = min(LONGEST_WAIT_S, wait * 2)
+            gateway.waiting.popleft()
+            self._done("refused", refused)
+            self._done("acknowledged", batch.readings - refused)
+            wait = FIRST_WAIT_S
 
-    async def _send(
-        self, client: httpx.AsyncClient, gateway: _Gateway, batch: Batch
-    ) -> tuple[str, float]:
-        """The batch's fate, or why it must wait and for how long (0: the usual back-off)."""
+    async def _send(self, client: httpx.AsyncClient, gateway: _Gateway, batch: Batch) -> int:
+        """How many of its readings were refused for good. Raises _Later to try again."""
         headers = {
             "authorization": f"Bearer {gateway.token}", "content-type": "application/json",
         }  # fmt: skip
@@ -171,28 +215,37 @@ class Post:
                 self._url, params=self._query, content=batch.body, headers=headers
             )
         except httpx.TransportError as error:
-            return repr(error), 0.0
-        if answer.is_success:
-            self.reached_ms = self._clock()
-            return "acknowledged", 0.0
-        if answer.status_code in FINAL:
-            _log.warning("refused", gateway=gateway.name, status=answer.status_code,
-                         readings=batch.readings, answer=answer.text[:500])  # fmt: skip
-            return "refused", 0.0
-        if answer.status_code == 429:
+            raise _Later(0) from error
+        status = answer.status_code
+        if status == 429:
             wait = answer.headers.get("retry-after", "")
-            return "full", float(wait) if wait.isdigit() else 0.0
-        if answer.status_code in (401, 403):
-            _log.warning("token not accepted", gateway=gateway.name, status=answer.status_code)
-            return "token", LONGEST_WAIT_S
-        return str(answer.status_code), 0.0
+            raise _Later(float(wait) if wait.isdigit() else 0)
+        if status in (401, 403):
+            _log.warning("token not accepted", gateway=gateway.name, status=status)
+            raise _Later(LONGEST_WAIT_S)
+        if not answer.is_success and status not in FINAL:
+            raise _Later(0)
+        self.reached_ms = self._clock()
+        refused = _refused(answer, batch)
+        if refused:
+            _log.warning("refused", gateway=gateway.name, status=status, readings=refused,
+                         answer=answer.text[:500])  # fmt: skip
+        return refused
 
-    def _done(self, fate: str, batch: Batch) -> None:
-        self.counts.pending -= batch.readings
-        self._count(fate, batch.readings)
+    def _done(self, fate: str, readings: int) -> None:
+        self.counts.pending -= readings
+        self._count(fate, readings)
         if not self.counts.pending:
             self._settled.set()
 
     def _count(self, fate: str, readings: int) -> None:
         setattr(self.counts, fate, getattr(self.counts, fate) + readings)
         self._fates.labels(self._lane, fate).inc(readings)
+
+
+def _refused(answer: httpx.Response, batch: Batch) -> int:
+    """As the agent's answer says; one that says nothing took all, or none."""
+    try:
+        return msgspec.json.decode(answer.content, type=_Answer).refused
+    except msgspec.MsgspecError:
+        return 0 if answer.is_success else batch.readings

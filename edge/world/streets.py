@@ -52,8 +52,9 @@ class StreetsMemory(msgspec.Struct):
 
 @dataclass(slots=True)
 class Totals:
-    """Vehicles and walkers since the start, for metrics."""
+    """Vehicles now, and since the start, for metrics. no_way: trips without a route."""
 
+    running: int = 0
     departed: int = 0
     arrived: int = 0
     teleported: int = 0
@@ -117,6 +118,7 @@ class Streets:
         sumo = self._sumo
         sumo.simulationStep()
         self.totals.departed += sumo.simulation.getDepartedNumber()
+        self.totals.running = sumo.vehicle.getIDCount()
         self.totals.arrived += sumo.simulation.getArrivedNumber()
         self.totals.teleported += sumo.simulation.getStartingTeleportNumber()
         for sensor, device in self._counters:
@@ -216,10 +218,6 @@ class Streets:
                 )  # fmt: skip
                 self.memory.sent.append(name)
                 return
-
-    def running(self) -> int:
-        """Vehicles on the streets."""
-        return int(self._sumo.vehicle.getIDCount())
 
     def save(self, path: Path) -> None:
         """Save everything, whole or not at all; `path` ends in .xml.gz."""

@@ -21,6 +21,7 @@ from citybrain.edge.world.weather import Weather
 
 Array = npt.NDArray[np.float64]
 MINUTE_S = 60
+REMEMBER_MS = 6 * HOUR_MS
 BUS_HEADWAY_S = 600
 # Where things go wrong there is traffic to notice it by: vehicles an hour at the morning peak.
 BUSY_FLOW = 120
@@ -40,8 +41,8 @@ class Memory(msgspec.Struct):
 class World:
     """A city's world from one second on. Same pack, seed, start and events: same readings.
 
-    events: what happens beside, or (by_chance False) instead of, what chance brings. `changes`
-    counts what became of the events, so that whoever keeps them on disk knows when to.
+    state: saved by `save` at that second. by_chance: events come by themselves; others are
+    given to `plan_events`.
     """
 
     def __init__(
@@ -51,14 +52,13 @@ class World:
         second: int,
         *,
         state: Path | None = None,
-        events: Iterable[Event] = (),
         by_chance: bool = True,
     ) -> None:
         self.city, self._seed = city, seed
         self.plan = Plan.read(city.folder)
         self.stage = stage_of(city, self.plan)
-        self.events: dict[str, Event] = {e.id: e for e in events}
-        self.changes = 0
+        self._events: dict[str, Event] = {}
+        self._news = False
         self._by_chance, self._drawn_ms = by_chance, -1
         self._kinds = {s.id: frozenset(s.kinds) for s in city.sensors.values()}
         self._gateway = {s.id: s.gateway for s in city.sensors.values()}
@@ -85,6 +85,24 @@ class World:
         """The UTC second that has been reached."""
         return self.streets.second
 
+    @property
+    def events(self) -> list[Event]:
+        """What happens and has happened, as far as it is not forgotten."""
+        return list(self._events.values())
+
+    def plan_events(self, events: Iterable[Event]) -> None:
+        """Let these happen too; those that are known already go on as they are."""
+        kept = self.second * 1000 - REMEMBER_MS
+        self._events = {e.id: e for e in self._events.values() if e.to_ms >= kept}
+        for event in events:
+            self._events.setdefault(event.id, event)
+        self._news = True
+
+    def take_news(self) -> bool:
+        """Whether the events have changed since this was last asked."""
+        news, self._news = self._news, False
+        return news
+
     def save(self, path: Path) -> None:
         """Save everything that the next second depends on; `path` ends in .xml.gz."""
         memory = Memory(
@@ -93,7 +111,7 @@ class World:
             samples=self.streets.traffic.samples,
             held=self._faults.held,
             streets=self.streets.memory,
-            events=[e for e in self.events.values() if e.to_ms > self.second * 1000],
+            events=[e for e in self._events.values() if e.to_ms > self.second * 1000],
         )
         _memory_file(path).write_bytes(msgspec.json.encode(memory))
         self.streets.save(path)
@@ -105,7 +123,7 @@ class World:
         self.streets.traffic = Traffic(nox, pm, co, energy, memory.samples)
         self._faults.held = memory.held
         self.streets.memory = memory.streets
-        self.events |= {event.id: event for event in memory.events}
+        self._events |= {event.id: event for event in memory.events}
 
     def step(self) -> dict[str, list[Reading]]:
         """Let a second pass; readings by gateway if devices report at its end, else nothing."""
@@ -135,8 +153,8 @@ class World:
         return by_gateway
 
     def _happened(self, event: Event, at_ms: int) -> None:
-        self.events[event.id] = replace(event, happened_ms=at_ms)
-        self.changes += 1
+        self._events[event.id] = replace(event, happened_ms=at_ms)
+        self._news = True
 
     def _happening(self, now_ms: int) -> list[Event]:
         """Events that last, or ended within the second before. Draws an hour's when it comes."""
@@ -145,11 +163,9 @@ class World:
             for start in (this - HOUR_MS, this):
                 local = datetime.fromtimestamp(start / 1000, self.city.zone_info)
                 match = local.hour == 18 and local.weekday() in (2, 5)
-                for event in hour(self._seed, start, self.stage, match):
-                    self.events.setdefault(event.id, event)
+                self.plan_events(hour(self._seed, start, self.stage, match))
             self._drawn_ms = this
-            self.changes += 1
-        return [e for e in self.events.values() if e.from_ms <= now_ms < e.to_ms + 1000]
+        return [e for e in self._events.values() if e.from_ms <= now_ms < e.to_ms + 1000]
 
     def _stations(self, time_ms: int) -> list[Reading]:
         hour_of_day, _ = self._local
