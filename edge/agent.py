@@ -74,7 +74,11 @@ class Agent:
             city=city, intake=self.intake, tokens=Tokens(data), clock=clock, metrics=self.metrics,
             folder=self.folder, gateways=self.gateways, health=self.health,
         )  # fmt: skip
-        self.sources = _sources(config, context)
+        try:
+            self.sources = _sources(config, context)
+        except BaseException:
+            self.spool.close()
+            raise
         arguments = producer_arguments(kafka, f"citybrain-edge-{config.name}")
         self.sender = Sender(
             city.id, self._validator.layout, dict(city.shards), self.intake, self.spool,
@@ -95,8 +99,7 @@ class Agent:
         """After opening: new numbers if anything was lost, else go on where we were."""
         self.ledger.settle()
         report = self.spool.report
-        known = set(self.ledger.gaps)
-        missing = [gap for gap in report.missing if gap not in known]
+        missing = self.ledger.unexplained(report.missing)
         for file, damage in report.damage:
             self._log.error("spool damaged", file=file, start=damage.start, end=damage.end)
         for first, last in missing:

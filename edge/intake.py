@@ -439,7 +439,7 @@ class Intake:
             for tally, n in dropped.tally.items():
                 if isinstance(tally, Tally) and tally.counts:
                     changes.setdefault(tally.party, Counter())["overflowed"] += n
-        gaps = self.ledger.gaps_after(self.spool.acknowledged)
+        gaps = self.ledger.gaps_after(self.spool.saved)
         gaps += [(dropped.first, dropped.last) for dropped in dropping]
         head = [journal.put(self.ledger.whole(gaps))] if self.spool.at_segment_start else []
         tail = journal.put(self.ledger.totals(flush.messages, changes, flush.seqs, gaps))

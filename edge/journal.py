@@ -201,6 +201,17 @@ class Ledger:
         """The gaps that the reader has not passed yet."""
         return [gap for gap in self.gaps if gap[1] > acknowledged]
 
+    def unexplained(self, missing: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+        """The parts of missing entry ranges that no gap explains."""
+        found = []
+        for first, last in missing:
+            for start, end in sorted(self.gaps):
+                if start <= first <= end:
+                    first = end + 1
+            if first <= last:
+                found.append((first, last))
+        return found
+
     def totals(
         self,
         messages: Iterable[Message],

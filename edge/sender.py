@@ -72,6 +72,7 @@ class Sender:
         self.sent_ms = 0
         self.held_since_ms = 0
         self.failure = ""
+        self._give_up: asyncio.Event | None = None
 
     async def run(self, stop: asyncio.Event) -> None:
         """Send until `stop` is set; then what is left, as far as Kafka takes it at once."""
@@ -95,11 +96,11 @@ class Sender:
 
     async def finish(self, timeout_s: float = 10) -> None:
         """Send what is stored and the last accounts, if Kafka takes them in time."""
-        never = asyncio.Event()
+        self._give_up = asyncio.Event()
         try:
             async with asyncio.timeout(timeout_s):
-                await self.drain(never)
-                await self._deliver(self._accounts(), never)
+                await self.drain(self._give_up)
+                await self._deliver(self._accounts(), self._give_up)
         except TimeoutError:
             self._log.warning("left in the spool", readings=self.backlog)
         finally:
@@ -222,6 +223,8 @@ class Sender:
         if tries == 0:
             self._log.warning("broker away, spooling", why=self.failure)
         await self._close()
+        if self._give_up:
+            self._give_up.set()
 
     async def _send(self, lanes: dict[tuple[str, int], list[Wire]]) -> None:
         if self._producer is None:

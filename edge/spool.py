@@ -111,7 +111,7 @@ class Spool:
         last = self._segments[-1].last if self._segments else -1
         self.next_index = max(last, self.acknowledged) + 1
         self.taken = self.acknowledged
-        self._saved = self.acknowledged
+        self.saved = self.acknowledged
         self.unreadable = 0
 
     def _recover(self, visit: Callable[[frames.Entry, int], Hashable]) -> Report:
@@ -327,7 +327,7 @@ class Spool:
     def save_position(self) -> None:
         """Make the reader's position durable; what lies between is sent again after a crash."""
         position = self.acknowledged
-        if position == self._saved:
+        if position == self.saved:
             return
         raw = struct.pack("<Q", position + 1)
         new = self.folder / "position.new"
@@ -337,7 +337,7 @@ class Spool:
             os.fsync(file.fileno())
         new.replace(self.folder / "position")
         self._sync_folder()
-        self._saved = position
+        self.saved = position
 
     def _load_salt(self) -> bytes:
         """This spool's salt: its own file, or what the segments say if that is lost."""
@@ -371,7 +371,7 @@ class Spool:
         total = self.size_bytes
         while sent and (kept > self.keep_bytes or total > self.max_bytes):
             # Never before the position says so durably, or a crash would see a hole.
-            if sent[0].last > self._saved:
+            if sent[0].last > self.saved:
                 try:
                     self.save_position()
                 except OSError:

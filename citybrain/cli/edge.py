@@ -23,6 +23,7 @@ def run(
 ) -> None:
     """Run an edge agent: take readings from its sources, keep them on disk, send them on."""
     import asyncio
+    import logging
 
     from prometheus_client import CollectorRegistry
 
@@ -42,6 +43,8 @@ def run(
     settings, _ = resolve(flags)
     folder = Path(settings.data)
     registry = CollectorRegistry()
+    # The sender says once that the broker is away; aiokafka would say it every few seconds.
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
 
     async def serve() -> None:
         agent = Agent(stated, load(settings.city), folder, kafka_settings(settings), registry)

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import resource
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -195,6 +196,26 @@ def test_a_full_disk_stores_nothing_and_loses_nothing(
     assert box.report.whole
     assert drain(box) == [b"one", b"two"]
     box.close()
+
+
+def test_a_file_that_may_not_grow_is_left_whole(tmp_path: Path) -> None:
+    box = Spool(tmp_path, MB)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    stored = 0
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
+        with pytest.raises(SpoolFull, match="File too large"):
+            for _ in range(30):
+                box.append([Put(bytes(1000))] * 3)
+                stored += 3
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    box.append([Put(b"after")])
+    box.close()
+    again = Spool(tmp_path, MB)
+    assert again.report.whole
+    assert len(drain(again)) == stored + 1
+    again.close()
 
 
 def test_a_lost_position_sends_again_rather_than_not_at_all(tmp_path: Path) -> None:
