@@ -201,15 +201,19 @@ def test_a_full_disk_stores_nothing_and_loses_nothing(
 def test_a_file_that_may_not_grow_is_left_whole(tmp_path: Path) -> None:
     box = Spool(tmp_path, MB)
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    stored = 0
+    rounds = iter(range(30))
+
+    def fill() -> None:
+        for _ in rounds:
+            box.append([Put(bytes(1000))] * 3)
+
     try:
         resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
         with pytest.raises(SpoolFull, match="File too large"):
-            for _ in range(30):
-                box.append([Put(bytes(1000))] * 3)
-                stored += 3
+            fill()
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    stored = 3 * (next(rounds) - 1)
     box.append([Put(b"after")])
     box.close()
     again = Spool(tmp_path, MB)
