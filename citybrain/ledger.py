@@ -22,7 +22,11 @@ from citybrain.kafka import KafkaSettings
 
 
 class Book(msgspec.Struct, frozen=True, kw_only=True):
-    """Totals of a city since its beginning. in_flight = spooled + on_log."""
+    """Totals of a city since its beginning. in_flight = spooled + on_log.
+
+    sent: what the edge says that it has handed to the log; received: what the engine and the
+    log have of it. At one moment they are the same.
+    """
 
     produced: int
     counted: int
@@ -33,6 +37,8 @@ class Book(msgspec.Struct, frozen=True, kw_only=True):
     in_flight: int
     spooled: int
     on_log: int
+    sent: int
+    received: int
     repeated: int
     late: int
 
@@ -40,7 +46,8 @@ class Book(msgspec.Struct, frozen=True, kw_only=True):
     def unexplained(self) -> int:
         """Readings that were produced and are nowhere; negative: counted but never produced.
 
-        While a city runs, the parties' accounts are of slightly different moments.
+        While a city runs, the parties' accounts are of slightly different moments: `agree`
+        compares two books of it.
         """
         return self.produced - (
             self.counted + self.duplicate + self.backfilled + self.overflowed
@@ -60,22 +67,33 @@ def reckon(accounts: Iterable[Account], on_log: int) -> Book:
         parties.setdefault(account.party.partition("/")[0], Counter()).update(account.counts)
     edge, rollup = parties["edge"], parties["rollup"]
     spooled = edge["spooled"]
+    refused = edge["conflict"] + edge["invalid"]
+    dead_lettered = rollup["dead_lettered"] - parties["retry"]["retried"]
     return Book(
         produced=edge["produced"],
         counted=rollup["counted"],
         duplicate=edge["duplicate"],
         backfilled=rollup["backfilled"],
         overflowed=edge["overflowed"],
-        dead_lettered=edge["conflict"]
-        + edge["invalid"]
-        + rollup["dead_lettered"]
-        - parties["retry"]["retried"],
+        dead_lettered=refused + dead_lettered,
         in_flight=spooled + on_log,
         spooled=spooled,
         on_log=on_log,
+        sent=edge["produced"] - edge["duplicate"] - refused - edge["overflowed"] - spooled,
+        received=rollup["counted"] + rollup["backfilled"] + dead_lettered + on_log,
         repeated=rollup["duplicate"],
         late=rollup["late"],
     )
+
+
+def agree(first: Book, last: Book) -> bool:
+    """Whether two books of a running city leave no reading unexplained.
+
+    Accounts lag behind the log by seconds. What had been sent at first must have been received
+    at last, and what had been received at first must have been sent at last; nothing that is
+    lost or doubled for longer than the time between them passes both.
+    """
+    return last.holds or (first.sent <= last.received and first.received <= last.sent)
 
 
 async def read(settings: KafkaSettings, city: str, shards: Mapping[str, int]) -> Book:

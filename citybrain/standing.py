@@ -17,9 +17,9 @@ TAIL = 5_000
 """So many records before its end a log is searched for what comes every few seconds."""
 
 
-def read_alerts(settings: KafkaSettings, city: str) -> list[Alert]:
+async def read_alerts(settings: KafkaSettings, city: str) -> list[Alert]:
     """Every alert that the city still knows, each as it is now. Raises BrokerError."""
-    found = asyncio.run(latest(settings, city, "alerts"))
+    found = await latest(settings, city, "alerts")
     return [msgspec.json.decode(value, type=Alert) for value in found.values()]
 
 

@@ -102,7 +102,7 @@ class Alerting:
             frontier=self._frontier.state,
             changes=self._changes,
             shelves=list(book.shelves.values()),
-            counts=dict(self.counts()),
+            counts=self._counts | {"repeats": self._life.repeats},
         )
         encode = msgspec.json.encode
         blocks = {"head": encode(head)}
@@ -149,8 +149,15 @@ class Alerting:
         self._restored = True
 
     def counts(self) -> Mapping[str, int]:
-        """Findings taken and repeated, records refused, commands answered, since the beginning."""
-        return self._counts | {"repeats": self._life.repeats}
+        """No readings come here."""
+        return {}
+
+    def facts(self) -> dict[str, int | None]:
+        """Findings taken and repeated, records refused, commands answered, since the beginning;
+        the watermark is the frontier of the shards.
+        """
+        told: dict[str, int | None] = {"watermark_ms": self._frontier.now_ms or None}
+        return told | self._counts | {"repeats": self._life.repeats}
 
     def _finding(self, finding: Finding) -> list[Out]:
         if rule_of(self._life.rules, finding) is None:

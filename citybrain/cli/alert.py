@@ -180,9 +180,11 @@ def unshelve(
 
 
 def _alerts(here: Connection) -> "list[Alert]":
+    import asyncio
+
     from citybrain.standing import read_alerts
 
-    return read_alerts(here.kafka, here.city.id)
+    return asyncio.run(read_alerts(here.kafka, here.city.id))
 
 
 def _order(

@@ -179,8 +179,8 @@ def test_repeats_after_a_crash_of_an_analyser_change_nothing(folder: Path) -> No
     log.write(*story)
     assert len(alerts(log.write(passed("south", 2)))) == 2
     assert log.write(*story) == []
-    assert log.stage.counts()["findings"] == 4  # two taken, two looked at again
-    assert log.stage.counts()["repeats"] == 2
+    assert log.stage.facts()["findings"] == 4  # two taken, two looked at again
+    assert log.stage.facts()["repeats"] == 2
 
 
 def raised(log: Log) -> Alert:

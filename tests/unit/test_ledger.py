@@ -3,7 +3,7 @@
 import pytest
 
 from citybrain.accounts import Account
-from citybrain.ledger import reckon
+from citybrain.ledger import Book, agree, reckon
 
 
 def edge(gateway: str = "g1", **counts: int) -> Account:
@@ -38,3 +38,22 @@ def test_a_lost_or_doubled_reading_breaks_the_sum(counted: int, unexplained: int
 
 def test_a_city_that_never_ran_has_an_empty_book_that_holds() -> None:
     assert reckon([], 0).holds
+
+
+def book(produced: int, counted: int, on_log: int = 0) -> Book:
+    return reckon([edge(produced=produced), rollup(counted=counted)], on_log)
+
+
+def test_books_of_a_running_city_agree_although_its_accounts_lag() -> None:
+    first = book(produced=100, counted=120, on_log=5)  # the edge has not told its last yet
+    assert not first.holds
+    assert not agree(first, first)
+    assert agree(first, book(produced=125, counted=140))
+
+
+def test_a_loss_shows_between_two_books_of_a_running_city() -> None:
+    lost = 50
+    first = book(produced=1000, counted=940 - lost)
+    assert not agree(first, book(produced=1010, counted=1015 - lost))
+    doubled = book(produced=1000, counted=1000 + lost)
+    assert not agree(doubled, book(produced=1010, counted=1012 + lost))
