@@ -171,5 +171,5 @@ def mosquitto(folder: Path, port: int = 0) -> Iterator[int]:
 async def until(condition: Any, timeout_s: float = 60) -> None:
     """Wait for a condition of this process."""
     async with asyncio.timeout(timeout_s):
-        while not condition():  # noqa: ASYNC110  # conditions of other objects have no event
+        while not condition():  # conditions of other objects have no event
             await asyncio.sleep(0.05)

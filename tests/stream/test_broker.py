@@ -86,7 +86,7 @@ async def test_a_broker_dies_with_its_process_and_its_data_do_not(
         "broker = LocalBroker(Path(sys.argv[1])); broker.start()\n"
         "print(broker.pid(), broker.settings.bootstrap, flush=True); time.sleep(600)"
     )
-    owner = subprocess.Popen(  # noqa: ASYNC220  the test itself may wait
+    owner = subprocess.Popen(
         [sys.executable, "-c", program, str(data)], stdout=subprocess.PIPE, text=True
     )
     try:

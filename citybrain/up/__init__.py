@@ -1,0 +1,1 @@
+"""A whole city as one command: start in order, watch, stop in order, report."""

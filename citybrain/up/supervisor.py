@@ -1,0 +1,146 @@
+"""Keeps child processes running: restarts with back-off, stops in order, leaves none behind."""
+
+import asyncio
+import ctypes
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from citybrain import log
+from citybrain.clock import wall_clock
+
+BACK_OFF_MS = (1_000, 2_000, 5_000, 10_000, 30_000)
+STEADY_MS = 60_000
+"""A child that lived so long is forgiven its earlier crashes."""
+
+_PR_SET_PDEATHSIG = 1
+
+
+@dataclass(slots=True)
+class Child:
+    """A process to keep alive. `argv` is run as it stands, its output goes to `log_file`."""
+
+    name: str
+    argv: Sequence[str]
+    log_file: Path
+    environment: dict[str, str] = field(default_factory=dict)
+    nice: int = 0
+    grace_ms: int = 20_000
+    restarts: int = 0
+    process: asyncio.subprocess.Process | None = None
+    started_ms: int = 0
+    failed: str = ""
+
+    @property
+    def pid(self) -> int | None:
+        """Process id while it lives."""
+        alive = self.process is not None and self.process.returncode is None
+        return self.process.pid if alive and self.process else None
+
+
+def command(*words: str) -> list[str]:
+    """The argv of a citybrain command under this very interpreter."""
+    return [sys.executable, "-m", "citybrain", *words]
+
+
+class Supervisor:
+    """Starts children and starts them again when they end by themselves.
+
+    A child that ends with a code of `final` is not started again: it said that trying again
+    is no use (wrong settings, a bad pack).
+    """
+
+    def __init__(self, final: Sequence[int] = (2, 3, 4)) -> None:
+        self.children: dict[str, Child] = {}
+        self._final = frozenset(final)
+        self._watchers: dict[str, asyncio.Task[None]] = {}
+        self._log = log.get("supervisor")
+
+    async def start(self, child: Child) -> None:
+        """Start a child and watch it until `stop`."""
+        self.children[child.name] = child
+        await self._spawn(child)
+        self._watchers[child.name] = asyncio.create_task(
+            self._watch(child), name=f"watch {child.name}"
+        )
+
+    async def stop(self, name: str) -> int | None:
+        """SIGTERM, then SIGKILL after the child's grace. Returns its exit code."""
+        watcher = self._watchers.pop(name, None)
+        if watcher:
+            watcher.cancel()
+            await asyncio.gather(watcher, return_exceptions=True)
+        child = self.children.get(name)
+        if child is None or child.process is None:
+            return None
+        process = child.process
+        if process.returncode is None:
+            process.send_signal(signal.SIGTERM)
+            try:
+                await asyncio.wait_for(process.wait(), child.grace_ms / 1000)
+            except TimeoutError:
+                self._log.error("killed", child=name, after_ms=child.grace_ms)
+                child.failed = f"did not stop within {child.grace_ms} ms"
+                process.kill()
+                await process.wait()
+        return process.returncode
+
+    async def stop_all(self) -> None:
+        """Stop in the reverse order of starting."""
+        for name in reversed(list(self.children)):
+            await self.stop(name)
+
+    async def _spawn(self, child: Child) -> None:
+        child.log_file.parent.mkdir(parents=True, exist_ok=True)
+        with child.log_file.open("ab") as output:
+            child.process = await asyncio.create_subprocess_exec(
+                *child.argv,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                env=os.environ | child.environment,
+                preexec_fn=_child_of(os.getpid(), child.nice),
+                # Ctrl-C in the terminal reaches the supervisor alone, which stops in order.
+                start_new_session=True,
+            )
+        child.started_ms = wall_clock()
+        self._log.info("started", child=child.name, pid=child.process.pid)
+
+    async def _watch(self, child: Child) -> None:
+        crashes = 0
+        while child.process is not None:
+            code = await child.process.wait()
+            if code in self._final:
+                child.failed = f"ended with exit code {code}; see {child.log_file}"
+                self._log.error("gave up", child=child.name, code=code, log=str(child.log_file))
+                return
+            if wall_clock() - child.started_ms > STEADY_MS:
+                crashes = 0
+            wait_ms = BACK_OFF_MS[min(crashes, len(BACK_OFF_MS) - 1)]
+            crashes += 1
+            child.restarts += 1
+            self._log.warning("ended", child=child.name, code=code, again_in_ms=wait_ms)
+            await asyncio.sleep(wait_ms / 1000)
+            await self._spawn(child)
+
+
+def _child_of(parent: int, nice: int) -> Callable[[], None]:
+    """What the child does before it runs: die with the supervisor, and give way if told to.
+
+    Without this a supervisor that is killed with SIGKILL leaves its children behind. Linux
+    only; elsewhere the children stay, and the next start names them by the run files.
+    """
+    libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
+
+    def prepare() -> None:
+        if libc is not None:
+            libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+            if os.getppid() != parent:  # it died before the line above
+                os._exit(1)
+        if nice:
+            os.nice(nice)
+
+    return prepare
