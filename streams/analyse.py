@@ -2,9 +2,10 @@
 
 * Each window is taken once, at revision 0. Later revisions, backfilled windows and repeats
   are counted and passed over: they are history's business.
-* Time is the highest end of a window so far (or what `Passed` says). A finding's at_ms is
-  that time, or the first millisecond after what progress has already promised; progress
-  follows at once. So a kind with long windows never holds back one with short ones.
+* A finding's at_ms is the end of the window that decided it, or the first millisecond after
+  what progress has already promised. Progress is promised when the rollup stage says that its
+  watermark has `Passed` a time, which it does behind the windows that closed there. So a kind
+  with long windows never holds back one with short ones.
 * A model is used from the first window that starts at or after its `from_ms`.
 """
 
@@ -18,7 +19,7 @@ from citybrain import findings, stats
 from citybrain.city import City
 from citybrain.columns import Rosters
 from citybrain.errors import InvalidInput
-from citybrain.findings import DeadLetter, Finding, Progress
+from citybrain.findings import DeadLetter, Progress
 from citybrain.kinds import HOUR, Kind
 from citybrain.models import detectors
 from citybrain.models.block import Array, pack, unpack
@@ -39,7 +40,7 @@ VERSION = 1
 
 
 class _Core(msgspec.Struct):
-    """The small part of the state, one block."""
+    """The small part of the state, one block. clock_ms: latest at_ms of a finding."""
 
     version: int = VERSION
     clock_ms: int = -1
@@ -113,7 +114,7 @@ class Analyse:
                 self._rule_up()
                 return []
             case Passed():
-                return self._progress(entry.through_ms, [])
+                return self._progress(entry.through_ms)
 
     def _window(self, message: Stats) -> list[Out]:
         head = message.head
@@ -141,7 +142,7 @@ class Analyse:
         said = self._flow(seen, outs) if head.window_ms == series.kind.pane_ms else []
         if analysed and head.kind in self._outlooks:
             said += self._look_ahead(seen, head, series)
-        return said + self._progress(seen.end_ms, self._findings(outs, message, seen.end_ms))
+        return said + self._findings(outs, message, seen.end_ms)
 
     def _look_ahead(self, seen: Seen, head: StatsHead, series: Series) -> list[Out]:
         outlook, model = self._outlooks[head.kind], series.model
@@ -197,9 +198,9 @@ class Analyse:
 
     def _findings(
         self, found: list[tuple[str, Seen, list[Verdict]]], message: Stats, end_ms: int
-    ) -> list[Finding]:
-        at_ms = max(self._core.clock_ms, end_ms, self._core.through_ms + 1)
-        return [
+    ) -> list[Out]:
+        at_ms = max(end_ms, self._core.through_ms + 1)
+        said = [
             wording.finding(
                 self._city, self._rules[rule], seen, verdict, message.head, at_ms,
                 self._series[seen.kind.name].model,
@@ -207,19 +208,20 @@ class Analyse:
             for rule, seen, verdicts in found
             for verdict in verdicts
         ]  # fmt: skip
+        if said:
+            self._core.clock_ms = max(self._core.clock_ms, at_ms)
+            self._count("findings", len(said))
+        return [Out("findings", findings.encode(f), key=f.id.encode()) for f in said]
 
-    def _progress(self, end_ms: int, found: list[Finding]) -> list[Out]:
-        """The findings, and behind them how far this shard has come."""
+    def _progress(self, passed_ms: int) -> list[Out]:
+        """How far this shard has come: everything up to there is said."""
         core = self._core
-        core.clock_ms = max(core.clock_ms, end_ms)
-        through = max([core.clock_ms, core.through_ms, *(f.at_ms for f in found)])
-        outs = [Out("findings", findings.encode(f), key=f.id.encode()) for f in found]
-        self._count("findings", len(found))
-        if through > core.through_ms:
-            core.through_ms = through
-            progress = Progress(shard=self.shard, through_ms=through)
-            outs.append(Out("findings", findings.encode(progress), key=self.shard.encode()))
-        return outs
+        through = max(passed_ms, core.clock_ms)
+        if through <= core.through_ms:
+            return []
+        core.through_ms = through
+        progress = Progress(shard=self.shard, through_ms=through)
+        return [Out("findings", findings.encode(progress), key=self.shard.encode())]
 
     def _model(self, record: Effective) -> None:
         if record.kind not in self._series:

@@ -23,6 +23,7 @@ from citybrain.streams.screen import FUTURE_MS, REASONS, part
 from citybrain.streams.series import Series
 
 COALESCE_MS = 1_000
+PASSED_MS = 1_000
 """Revisions of late readings wait so long for more, by the broker's clock."""
 
 Fate = Literal["counted", "duplicate", "backfilled", "dead_lettered", "gaps", "late"]
@@ -62,7 +63,7 @@ class Rollup:
         self._rank = {name: i for i, name in enumerate(sorted(rings))}
         kinds = [series.kind for series in self.series.values()]
         self._step_ms = min((kind.pane_ms for kind in kinds), default=COALESCE_MS)
-        self._delay_ms = max((kind.delay_ms for kind in kinds), default=0)
+        self._delay_ms = min((kind.delay_ms for kind in kinds), default=0)
         self._rosters = Rosters()
         self._state = _State(counts=dict.fromkeys(get_args(Fate), 0))
         self._out: list[Out] = []
@@ -195,7 +196,9 @@ class Rollup:
             state.pending_ms = None
         if watermark is None:
             return
-        passed = (watermark - self._delay_ms) // self._step_ms * self._step_ms
+        # As far as the kind that waits least has come, to the second: whoever follows the
+        # windows waits for no other kind, and not for the next window to close.
+        passed = (watermark - self._delay_ms) // PASSED_MS * PASSED_MS
         if state.passed_ms is None or passed > state.passed_ms:
             state.passed_ms = passed
             said = stats.Passed(shard=self.shard, through_ms=passed)

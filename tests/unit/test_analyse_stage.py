@@ -56,7 +56,9 @@ def test_progress_never_promises_more_than_is_written() -> None:
     outs = run(
         stage, log,
         window("vehicle_count", MONDAY + 5 * MINUTE, {"d1": [1.0]}),
+        Passed(shard="north", through_ms=MONDAY + 5 * MINUTE + PANE),
         temperature(0, d1=31.0),
+        Passed(shard="north", through_ms=MONDAY + 5 * MINUTE + PANE),
     )  # fmt: skip
     entries = [findings.decode(out.value) for out in outs if out.topic == "findings"]
     promised = -1
