@@ -23,7 +23,8 @@ class Limits:
     below: low scores are bad. hold_ms: how long a score must stay before it raises.
     calm_rows: windows on the good side of `clear_at` that end it. quiet_ms: how long after
     its end no new one begins. stale_ms: without any score for so long it ends as unknown.
-    levels: further marks; passing one is an update.
+    levels: further marks; passing one is an update. repeat_ms: an update is due after so
+    long in any case.
     """
 
     raise_at: float
@@ -34,7 +35,7 @@ class Limits:
     quiet_ms: int = 0
     stale_ms: int = 60 * MINUTE
     levels: tuple[float, ...] = ()
-    repeat_ms: int = 15 * MINUTE
+    repeat_ms: int = 180 * MINUTE
 
 
 @dataclass(frozen=True, slots=True)

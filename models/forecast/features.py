@@ -41,13 +41,15 @@ def read(state: Arrays) -> Array:
 
 def over(z: Array) -> Array:
     """Features [T, n, F] after each of the windows [T, n], as `step` would give them."""
-    from scipy.signal import lfilter
-
     seen = ~np.isnan(z)
-    push = np.where(seen, np.clip(z, -_LIVE_CLIP, _LIVE_CLIP), 0.0)
-    out = np.empty((*z.shape, len(SPANS)))
-    for f, keep in enumerate(_KEEP):
-        filter_ = ([1.0 - keep], [1.0, -keep])
-        total = lfilter(*filter_, push, axis=0)
-        out[:, :, f] = total / (lfilter(*filter_, seen.astype(np.float64), axis=0) + _PRIOR)
+    total = _decayed(np.where(seen, np.clip(z, -_LIVE_CLIP, _LIVE_CLIP), 0.0))
+    total /= _decayed(seen.astype(np.float64)) + _PRIOR
+    return total
+
+
+def _decayed(push: Array) -> Array:
+    """Exponential sums [T, n, F] of rows [T, n]."""
+    out = push[:, :, None] * (1.0 - _KEEP)
+    for t in range(1, len(out)):
+        out[t] += _KEEP * out[t - 1]
     return out
