@@ -26,7 +26,7 @@ def legible(value: bytes) -> tuple[str, str]:
     if isinstance(entry, batch.Batch):
         return f"batch of {len(entry)} readings", _batch(entry)
     try:
-        return "JSON", json.dumps(json.loads(value), indent=1, ensure_ascii=False)
+        return "JSON", _json(json.loads(value))
     except (ValueError, RecursionError):
         pass  # not JSON: the next form is tried
     try:
@@ -63,6 +63,12 @@ def _batch(rows: batch.Batch) -> str:
     if len(rows) > ROWS:
         lines.append(f"... and {len(rows) - ROWS} readings more")
     return "\n".join(lines)
+
+
+def _json(data: object) -> str:
+    text = json.dumps(data, indent=1, ensure_ascii=False)
+    # Refused input may try to write to the terminal: then everything is escaped.
+    return text if text.replace("\n", "").isprintable() else json.dumps(data, indent=1)
 
 
 def _time(time_ms: int) -> str:

@@ -129,6 +129,8 @@ TOPICS: dict[str, Topic] = {
         _table("incidents", "incident id", "city", "open and closed incidents, the latest"),
         _log("outbox", "alert id/transition", "city", 7 * DAY_MS,
              "what leaves the engine: webhooks, messages"),
+        _log("probe", "host", "city", 15 * MINUTE_MS,
+             "what `doctor` writes to compare its clock with the broker's"),
     )
 }  # fmt: skip
 

@@ -33,4 +33,6 @@ def _text(cell: Any) -> Any:
 
     if isinstance(cell, Text):
         return cell
-    return Text("" if cell is None else f"{cell:,}" if isinstance(cell, int) else str(cell))
+    text = "" if cell is None else f"{cell:,}" if isinstance(cell, int) else str(cell)
+    # What came from outside may hold control sequences; the terminal is not to obey them.
+    return Text("".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text))
