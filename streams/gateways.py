@@ -7,36 +7,14 @@ import msgspec
 
 from citybrain.batch import Idle, LeaveOut
 from citybrain.errors import InvalidInput
+from citybrain.sequences import Sequence
 
 VERSION = 1
 SILENT_INTERVALS = 3
 """A gateway that misses so many of its heartbeats is not waited for."""
-MAX_GAPS = 4_096
 MAX_INCARNATIONS = 16
 LIVE_MS = 3_600_000
 """A gateway whose watermark is within this of the broker's clock reports the present."""
-
-
-class Sequence(msgspec.Struct):
-    """Numbers of one incarnation's batches: all below `next` were had, save the gaps."""
-
-    next: int = 0
-    gaps: list[tuple[int, int]] = []
-
-    def take(self, seq: int) -> tuple[bool, int]:
-        """Whether this number is new, and how many before it are missing since now."""
-        if seq >= self.next:
-            missing = seq - self.next
-            if missing:
-                self.gaps = [*self.gaps, (self.next, seq)][-MAX_GAPS:]
-            self.next = seq + 1
-            return True, missing
-        for i, (first, end) in enumerate(self.gaps):
-            if first <= seq < end:
-                parts = [(a, b) for a, b in ((first, seq), (seq + 1, end)) if a < b]
-                self.gaps = self.gaps[:i] + parts + self.gaps[i + 1 :]
-                return True, -1
-        return False, 0
 
 
 class Gateway(msgspec.Struct, kw_only=True):

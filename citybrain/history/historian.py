@@ -20,6 +20,7 @@ from citybrain.clock import Clock, wall_clock
 from citybrain.errors import InvalidInput
 from citybrain.history.intake import Intake
 from citybrain.history.journal import Partition
+from citybrain.history.recompute import Recompute
 from citybrain.history.rows import DECODERS
 from citybrain.history.store import Store
 from citybrain.kafka import KafkaSettings, consumer_arguments, started
@@ -29,23 +30,28 @@ from citybrain.topics import TOPICS, full_name
 
 LOGS = ("readings", "backfill", *DECODERS)
 _FETCH_RECORDS = 2_000
+_IDLE_POLLS = 8
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """When to write: so many bytes held, or so long after the first of them."""
+    """When to write: so many bytes held, or so long after the first of them. quiet_ms: late
+    windows are recomputed when nothing more has come for them for so long."""
 
     bytes: int = 64 << 20
     ms: int = 3_000
+    quiet_ms: int = 10_000
 
 
 class Historian:
     """Takes records, flushes them. Metrics go to `registry`."""
 
-    def __init__(self, store: Store, registry: CollectorRegistry, clock: Clock) -> None:
+    def __init__(self, store: Store, city: City, registry: CollectorRegistry, clock: Clock) -> None:
         self._store = store
         self._clock = clock
-        self._intake = Intake(store.journal.sequences())
+        self._intake = Intake(city.kinds, store.journal.sequences())
+        self._recompute = Recompute(store, city, clock)
+        self.stale = bool(store.journal.stale())
         self.offsets: dict[Partition, int] = store.journal.offsets()
         self._moved: dict[Partition, int] = {}
         self._rows = Counter(
@@ -64,6 +70,10 @@ class Historian:
         self._bytes = Counter(
             "citybrain_historian_written_bytes", "Bytes of files.", registry=registry
         )
+        self._recomputed = Counter(
+            "citybrain_historian_recomputed_windows", "Windows of late readings written.",
+            registry=registry,
+        )  # fmt: skip
         self._log = log.get(__name__)
         self.flushed_ms = 0
         self.written_rows = 0
@@ -98,6 +108,7 @@ class Historian:
     def flush(self) -> None:
         """Everything taken is in files, and the journal says so."""
         begin = time.monotonic()
+        self.stale = self.stale or bool(self._intake.stale)
         files = self._store.flush(self._moved, self._intake.sequences, self._intake.stale)
         self._moved = {}
         self._intake.flushed()
@@ -109,6 +120,22 @@ class Historian:
             self.written_rows += file.rows
         self._seconds.observe(time.monotonic() - begin)
         self.flushed_ms = self._clock()
+
+    def recompute(self, until_ms: int) -> bool:
+        """Compute one run of late blocks that are quiet since `until_ms`; False for none.
+
+        All that could belong to them must have been taken and flushed before.
+        """
+        work = self._recompute.due(until_ms)
+        if work is None:
+            self.stale = bool(self._store.journal.stale())
+            return False
+        self._recomputed.inc(self._recompute.run(work))
+        return True
+
+    def close(self) -> None:
+        """Release what recomputing holds."""
+        self._recompute.close()
 
 
 async def run(
@@ -126,7 +153,7 @@ async def run(
     limits = limits or Limits()
     registry = CollectorRegistry()
     with Store(data / "history") as store:
-        historian = Historian(store, registry, wall_clock)
+        historian = Historian(store, city, registry, wall_clock)
         state = _State(historian, registry)
         with running("historian", data, registry, state.health, port):
             stop = stop or stop_event()
@@ -138,6 +165,7 @@ async def run(
                 await _consume(consumer, city, historian, limits, state, stop)
             finally:
                 await consumer.stop()
+                historian.close()
 
 
 class _State:
@@ -200,6 +228,7 @@ async def _consume(
 ) -> None:
     since: float | None = None
     measured = 0.0
+    barrier = _Barrier(consumer, city, limits.quiet_ms)
     while not stop.is_set():
         got = await consumer.getmany(timeout_ms=250, max_records=_FETCH_RECORDS)
         for part, records in got.items():
@@ -217,10 +246,56 @@ async def _consume(
         ):
             await asyncio.to_thread(historian.flush)
             since = None
+        if historian.stale:
+            until_ms = await barrier.passed(bool(got))
+            if until_ms is not None:
+                await asyncio.to_thread(historian.flush)
+                since = None
+                if not await asyncio.to_thread(historian.recompute, until_ms):
+                    barrier.again()
         if now - measured >= 2:
             state.measured(await _lag(consumer))
             measured = now
     await asyncio.to_thread(historian.flush)
+
+
+class _Barrier:
+    """Says up to which time of the backfill log everything that belongs to it has been read.
+
+    A record of the backfill log comes after its readings in the readings log, but a reader of
+    both may meet it first: so the ends of both logs are noted, and awaited.
+    """
+
+    def __init__(self, consumer: AIOKafkaConsumer, city: City, quiet_ms: int) -> None:
+        self._consumer = consumer
+        self._quiet_ms = quiet_ms
+        self._parts = [
+            TopicPartition(full_name(city.id, name), partition)
+            for name in ("readings", "stats")
+            for partition in range(TOPICS[name].partitions(city.partitions))
+        ]
+        self._ends: dict[TopicPartition, int] | None = None
+        self._noted_ms = 0
+        self._idle = 0
+
+    def again(self) -> None:
+        """Note the ends anew."""
+        self._ends = None
+
+    async def passed(self, busy: bool) -> int | None:
+        """The time, once the ends that were noted have been reached; else None."""
+        if self._ends is None:
+            if wall_clock() - self._noted_ms < 1_000:
+                return None
+            self._noted_ms = wall_clock()
+            self._ends = await self._consumer.end_offsets(self._parts)
+            self._idle = 0
+        # The last offsets may be transaction marks, which nobody is given: then silence says it.
+        self._idle = 0 if busy else self._idle + 1
+        for part, end in self._ends.items():
+            if self._idle < _IDLE_POLLS and await self._consumer.position(part) < end:
+                return None
+        return self._noted_ms - self._quiet_ms
 
 
 async def _lag(consumer: AIOKafkaConsumer) -> dict[str, int]:

@@ -10,12 +10,15 @@ together, and the logs are read again from there.
 """
 
 import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
+
 from citybrain.errors import SetupError
+from citybrain.sequences import Sequence
 
 VERSION = 1
 NAME = "journal.sqlite"
@@ -27,7 +30,7 @@ _SCHEMA = (
     "create index by_folder on files (dataset, kind, day)",
     "create table offsets (topic text, partition integer, next integer not null,"
     " primary key (topic, partition)) without rowid",
-    "create table sequences (gateway text, incarnation text, shard text, seq integer not null,"
+    "create table sequences (gateway text, incarnation text, shard text, state blob not null,"
     " primary key (gateway, incarnation, shard)) without rowid",
     "create table stale (kind text, block_ms integer, known_ms integer not null,"
     " primary key (kind, block_ms)) without rowid",
@@ -51,7 +54,7 @@ class File:
     last_ms: int | None
 
 
-Sequences = Mapping[tuple[str, str, str], int]
+Sequences = Mapping[tuple[str, str, str], Sequence]
 Partition = tuple[str, int]
 
 
@@ -124,10 +127,13 @@ class Journal:
         rows = self._db.execute("select topic, partition, next from offsets")
         return {(topic, partition): following for topic, partition, following in rows}
 
-    def sequences(self) -> dict[tuple[str, str, str], int]:
-        """The last sequence number by (gateway, incarnation, shard)."""
-        rows = self._db.execute("select gateway, incarnation, shard, seq from sequences")
-        return {(gateway, incarnation, shard): seq for gateway, incarnation, shard, seq in rows}
+    def sequences(self) -> dict[tuple[str, str, str], Sequence]:
+        """Which batches are in history, by (gateway, incarnation, shard)."""
+        rows = self._db.execute("select gateway, incarnation, shard, state from sequences")
+        return {
+            (gateway, incarnation, shard): msgspec.json.decode(state, type=Sequence)
+            for gateway, incarnation, shard, state in rows
+        }
 
     def stale(self) -> dict[tuple[str, int], int]:
         """Blocks to recompute: (kind, start) -> when the last late reading was known."""
@@ -149,7 +155,7 @@ class Journal:
         sequences: Sequences | None = None,
         stale: Mapping[tuple[str, int], int] | None = None,
         done: Iterable[tuple[str, int, int]] = (),
-        dropped: Sequence[str] = (),
+        dropped: Collection[str] = (),
         now_ms: int = 0,
     ) -> None:
         """All of it or none. done: blocks recomputed (kind, start, known); one that has become
@@ -168,7 +174,7 @@ class Journal:
                 )
                 cursor.executemany(
                     "insert or replace into sequences values (?, ?, ?, ?)",
-                    [(*key, seq) for key, seq in (sequences or {}).items()],
+                    [(*key, msgspec.json.encode(had)) for key, had in (sequences or {}).items()],
                 )
                 cursor.executemany(
                     "insert into stale values (?, ?, ?) on conflict do update"

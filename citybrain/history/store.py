@@ -10,7 +10,7 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -120,6 +120,18 @@ class Store:
         self.journal.commit(files, offsets, sequences, stale, done)
         self._held = {}
         self.bytes = self.rows = 0
+        return files
+
+    def journal_files(
+        self, table: str, kind: str, parts: Sequence[pa.RecordBatch],
+        done: Iterable[tuple[str, int, int]],
+    ) -> list[File]:  # fmt: skip
+        """Write rows that come from history itself, and commit them with what is done."""
+        files: list[File] = []
+        if parts:
+            data = pa.Table.from_batches(parts).unify_dictionaries()
+            files = [self.write(table, kind, day, part, {}) for day, part in by_day(table, data)]
+        self.journal.commit(files, done=done)
         return files
 
     def write(

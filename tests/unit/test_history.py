@@ -20,7 +20,7 @@ from citybrain.history.read import Reader, moment
 from citybrain.history.rows import Rows
 from citybrain.history.store import Store, ranges_of
 from citybrain.history.tables import TIME
-from citybrain.kinds import DAY
+from citybrain.kinds import DAY, KINDS
 from citybrain.stage import Record
 
 ROSTER = Roster(("北-1", "north-2", "north-3"))
@@ -72,7 +72,7 @@ def ask(root: Path, sql: str, as_of_ms: int | None = None) -> list[dict[str, obj
 
 def test_readings_come_back_with_all_that_is_known_of_them(tmp_path: Path) -> None:
     with Store(tmp_path) as store:
-        put(store, Intake({}), readings(0, NOON, 7))
+        put(store, Intake(KINDS, {}), readings(0, NOON, 7))
     rows = ask(tmp_path, "select * from readings order by value")
     assert [row["sensor"] for row in rows] == list(ROSTER.names)
     assert [row["value"] for row in rows] == [0.0, 0.125, 0.25]
@@ -84,7 +84,7 @@ def test_readings_come_back_with_all_that_is_known_of_them(tmp_path: Path) -> No
 
 def test_files_lie_by_table_kind_and_utc_day_and_say_where_they_came_from(tmp_path: Path) -> None:
     with Store(tmp_path) as store:
-        put(store, Intake({}), readings(0, NOON, 7), readings(1, NOON + DAY, 9))
+        put(store, Intake(KINDS, {}), readings(0, NOON, 7), readings(1, NOON + DAY, 9))
     files = sorted(tmp_path.glob("readings/kind=occupancy/date=*/*.parquet"))
     assert [f.parent.name for f in files] == ["date=2024-10-04", "date=2024-10-05"]
     assert ranges_of(files[0]) == {("readings", 1): (7, 9)}
@@ -93,16 +93,21 @@ def test_files_lie_by_table_kind_and_utc_day_and_say_where_they_came_from(tmp_pa
 
 def test_a_batch_that_was_sent_again_counts_once_also_after_a_restart(tmp_path: Path) -> None:
     with Store(tmp_path) as store:
-        put(store, Intake({}), readings(0, NOON, 7), readings(0, NOON, 8))
+        put(store, Intake(KINDS, {}), readings(0, NOON, 7), readings(0, NOON, 8))
     with Store(tmp_path) as store:
-        put(store, Intake(store.journal.sequences()), readings(0, NOON, 9), readings(1, NOON, 10))
+        put(
+            store,
+            Intake(KINDS, store.journal.sequences()),
+            readings(0, NOON, 9),
+            readings(1, NOON, 10),
+        )
     assert ask(tmp_path, "select count(*) n from readings") == [{"n": 6}]
 
 
 def test_files_of_a_writer_killed_before_its_commit_do_not_count(tmp_path: Path) -> None:
     with Store(tmp_path) as store:
-        put(store, Intake({}), readings(0, NOON, 7))
-        rows = Intake({}).take(readings(1, NOON, 8))
+        put(store, Intake(KINDS, {}), readings(0, NOON, 7))
+        rows = Intake(KINDS, {}).take(readings(1, NOON, 8))
         assert isinstance(rows, Rows)
         store.write("readings", "occupancy", "2024-10-04", pa.Table.from_batches([rows.data]), {})
         (tmp_path / ".new" / "half.parquet").write_bytes(b"PAR1")
@@ -122,7 +127,13 @@ def test_the_last_revision_of_a_window_counts_and_as_of_shows_what_was_known(
     tmp_path: Path,
 ) -> None:
     with Store(tmp_path) as store:
-        put(store, Intake({}), window(0, 6.0, 1_000), window(1, 8.0, 2_000), window(1, 8.0, 3_000))
+        put(
+            store,
+            Intake(KINDS, {}),
+            window(0, 6.0, 1_000),
+            window(1, 8.0, 2_000),
+            window(1, 8.0, 3_000),
+        )
     sql = "select value, mean, seen, completeness, revision from stats where sensor = 'a'"
     (row,) = ask(tmp_path, sql)
     assert row == {"value": 8.0, "mean": 4.0, "seen": 2, "completeness": 2 / 6, "revision": 1}
@@ -141,7 +152,7 @@ def test_every_change_of_an_alert_is_kept(tmp_path: Path) -> None:
     seen = msgspec.structs.replace(alert, revision=1, transition="acknowledged", acknowledged=True)
     with Store(tmp_path) as store:
         put(
-            store, Intake({}),
+            store, Intake(KINDS, {}),
             Record("alerts", 0, 0, 10, msgspec.json.encode(alert)),
             Record("alerts", 0, 1, 20, msgspec.json.encode(seen)),
         )  # fmt: skip
@@ -169,7 +180,7 @@ def test_every_change_of_an_alert_is_kept(tmp_path: Path) -> None:
 )
 def test_a_query_that_may_not_or_cannot_run_is_refused_by_name(tmp_path: Path, sql: str) -> None:
     with Store(tmp_path) as store:
-        put(store, Intake({}), readings(0, NOON, 7))
+        put(store, Intake(KINDS, {}), readings(0, NOON, 7))
     with pytest.raises(UsageError, match="query: "):
         ask(tmp_path, sql.format(root=tmp_path))
 
