@@ -133,10 +133,6 @@ class Historian:
         self._recomputed.inc(self._recompute.run(work))
         return True
 
-    def close(self) -> None:
-        """Release what recomputing holds."""
-        self._recompute.close()
-
 
 async def run(
     settings: KafkaSettings,
@@ -165,7 +161,6 @@ async def run(
                 await _consume(consumer, city, historian, limits, state, stop)
             finally:
                 await consumer.stop()
-                historian.close()
 
 
 class _State:

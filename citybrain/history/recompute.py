@@ -10,26 +10,26 @@ pack, finite, in range, not bad by their own word, not from the future; of sever
 one sensor at one time the first one known counts.
 """
 
-import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from pathlib import Path
 from typing import Any
 
-import duckdb
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
 
 from citybrain.batch import BAD
 from citybrain.city import City
 from citybrain.clock import Clock
-from citybrain.history import rows
+from citybrain.history import regroup, rows
 from citybrain.history.intake import block_ms
 from citybrain.history.journal import File
+from citybrain.history.regroup import Grouped
 from citybrain.history.store import Store
-from citybrain.history.tables import TABLES
+from citybrain.history.tables import TABLES, TIME
 from citybrain.kinds import MINUTE, Kind
 
 MOST_ROWS = 1_000_000
@@ -40,7 +40,7 @@ _FUTURE_MS = 5 * MINUTE
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """Neighbouring blocks of one kind. known_ms: by block, when its last reading was known."""
+    """Neighbouring blocks of one kind. blocks: start, and when its last reading was known."""
 
     kind: Kind
     start_ms: int
@@ -55,24 +55,11 @@ class Recompute:
         self._store = store
         self._city = city
         self._clock = clock
-        self._spill = tempfile.TemporaryDirectory(prefix="citybrain-recompute-")
-        self._db: Any = duckdb.connect()
-        self._db.execute(
-            "set timezone = 'UTC'; set memory_limit = '768MB'; set threads = 2;"
-            f" set temp_directory = '{self._spill.name}'; set preserve_insertion_order = false"
-        )
-
-    def close(self) -> None:
-        """Release memory and temporary files."""
-        self._db.close()
-        self._spill.cleanup()
 
     def due(self, until_ms: int) -> Run | None:
         """The next run of blocks that have been quiet since `until_ms`."""
         stale = self._store.journal.stale()
-        quiet = [
-            (kind, block, known) for (kind, block), known in stale.items() if known <= until_ms
-        ]
+        quiet = [(*key, known) for key, known in stale.items() if known <= until_ms]
         for name, found in groupby(quiet, key=lambda row: row[0]):
             kind = self._city.kinds.get(name)
             blocks = [(block, known) for _, block, known in found]
@@ -84,15 +71,14 @@ class Recompute:
 
     def run(self, work: Run) -> int:
         """Compute a run and commit its rows and its end as one. Returns rows written."""
-        found = self._windows(work)
-        self._store.journal_files(
-            "stats", work.kind.name, found, [(work.kind.name, *one) for one in work.blocks]
-        )
+        found = list(self._changed(work))
+        done = [(work.kind.name, *one) for one in work.blocks]
+        self._store.put("stats", work.kind.name, found, done)
         return sum(part.num_rows for part in found)
 
     def _run(self, kind: Kind, blocks: Sequence[tuple[int, int]]) -> Run:
         step = block_ms(kind)
-        files = self._files("readings", kind.name)
+        files = self._files("readings", kind)
         taken = [blocks[0]]
         amount = _rows_within(files, blocks[0][0], blocks[0][0] + step)
         for block in blocks[1:]:
@@ -102,11 +88,9 @@ class Recompute:
             taken.append(block)
         return Run(kind, taken[0][0], taken[-1][0] + step, tuple(taken))
 
-    def _files(self, table: str, kind: str) -> list[File]:
-        return [f for f in self._store.journal.files(table) if f.kind == kind]
-
-    def _windows(self, work: Run) -> list[pa.RecordBatch]:
+    def _changed(self, work: Run) -> Iterable[pa.RecordBatch]:
         kind, step = work.kind, work.kind.windows_ms[-1]
+        names = [s.id for s in self._city.sensors.values() if kind.name in s.kinds]
         reach = max(kind.rolling_ms, default=0)
         passed = self._passed(kind) if reach else 0
         # Rolling windows: those that hold a changed reading and have ended by now, and those
@@ -114,161 +98,136 @@ class Recompute:
         closed = max(passed, work.end_ms)
         since = min(work.start_ms, passed or work.start_ms)
         back = max(0, reach - step)
-        self._load(kind, since - back, min(closed, work.end_ms + back))
-        parts = []
+        part = self._readings(kind, names, since - back, min(closed, work.end_ms + back))
         for window in kind.windows_ms:
-            parts.append(self._grouped(
-                window, window, f"w{window}", f"w{_before(kind, window)}",
-                f'"start" - "start" % {window}', work.start_ms, work.end_ms,
-            ))  # fmt: skip
+            part = regroup.tumbling(part, window)
+            told = part.between(work.start_ms, work.end_ms)
+            yield from self._rows(kind, names, window, window, told)
         for window in kind.rolling_ms:
-            starts = f'unnest(range("start" - {window - step}, "start" + 1, {step}))'
-            parts.append(self._grouped(
-                window, step, f"w{window}", f"w{step}", starts,
-                since - window + step, min(closed - window + step, work.end_ms),
-            ))  # fmt: skip
-        return [batch for part in parts for batch in self._rows(work, *part)]
+            last = min(closed - window + step, work.end_ms)
+            told = regroup.rolling(part, window, step).between(since - window + step, last)
+            yield from self._rows(kind, names, window, step, told)
 
     def _passed(self, kind: Kind) -> int:
         """The end of the last of the longest tumbling windows in history, 0 for none."""
         step = kind.windows_ms[-1]
-        last = max((f.last_ms or 0 for f in self._files("stats", kind.name)), default=0)
+        last = max((f.last_ms or 0 for f in self._files("stats", kind)), default=0)
         if not last:
             return 0
-        source = self._source("stats", kind.name, last - 2 * step, last + 1)
-        ((end,),) = self._db.execute(
-            f"select max(epoch_ms(window_end)) from {source} where window_ms = {step}"
-        ).fetchall()
-        return int(end or 0)
+        ends = self._read("stats", kind, last - 2 * step, last + 1, ["window_end"],
+                          ds.field("window_ms") == step)  # fmt: skip
+        return int(pc.max(_ms(ends, "window_end")).as_py() or 0)
 
-    def _load(self, kind: Kind, first: int, last: int) -> None:
-        """Raw readings of [first, last) as the shortest windows: table w<pane>."""
-        names = [s.id for s in self._city.sensors.values() if kind.name in s.kinds]
-        self._db.register("known", pa.table({"name": names}))
-        source = self._source("readings", kind.name, first, last)
-        self._db.execute(f"""
-            create or replace temp table w0 as
-            select sensor, epoch_ms(time) as "start", 1::bigint as seen, v as sum, v * v as sumsq,
-                   v as min, v as max, v as last, epoch_ms(time) as last_ms, generated
-            from (
-                select sensor, time, arg_min(value, known_at) as v, bool_or(generated) as generated
-                from {source} semi join known on sensor = known.name
-                where time >= make_timestamptz({first} * 1000)
-                  and time < make_timestamptz({last} * 1000)
-                  and isfinite(value) and value between {kind.low!r} and {kind.high!r}
-                  and quality < {BAD} and epoch_ms(time) <= epoch_ms(known_at) + {_FUTURE_MS}
-                group by sensor, time
-            )""")
+    def _readings(self, kind: Kind, names: list[str], first: int, last: int) -> Grouped:
+        """Raw readings of [first, last) that the engine would count."""
+        columns = ["time", "sensor", "value", "quality", "generated", "known_at"]
+        got = self._read("readings", kind, first, last, columns)
+        sensor = _codes(got, names)
+        time, value = _ms(got, "time").to_numpy(), got.column("value").to_numpy()
+        good = (sensor >= 0) & (value >= kind.low) & (value <= kind.high)
+        good &= got.column("quality").to_numpy() < BAD
+        good &= time <= _ms(got, "known_at").to_numpy() + _FUTURE_MS
+        generated = got.column("generated").to_numpy()
+        return regroup.of_readings(*(c[good] for c in (sensor, time, value, generated)))
 
-    def _grouped(
-        self, window: int, step: int, name: str, source: str, starts: str, first: int, last: int
-    ) -> tuple[int, int, pa.Table]:
-        """Windows of one length, from those one shorter; only starts of [first, last) are told."""
-        self._db.execute(f"""
-            create or replace temp table {name} as
-            select sensor, begin as "start", sum(seen)::bigint as seen, sum(sum) as sum,
-                   sum(sumsq) as sumsq, min(min) as min, max(max) as max,
-                   arg_max(last, last_ms) as last, max(last_ms) as last_ms,
-                   bool_or(generated) as generated
-            from (select *, {starts} as begin from {source}) group by sensor, begin""")
-        told = self._db.sql(
-            f'select * from {name} where "start" >= {first} and "start" < {last}'
-            ' order by sensor, "start"'
-        ).to_arrow_table()
-        return window, step, told
-
-    def _rows(self, work: Run, window: int, step: int, told: pa.Table) -> list[pa.RecordBatch]:
+    def _rows(
+        self, kind: Kind, names: list[str], window: int, step: int, told: Grouped
+    ) -> Iterable[pa.RecordBatch]:
         """The windows that are not in history as they are, as rows of its next revision."""
-        if not told.num_rows:
-            return []
-        kind = work.kind
-        start = told.column("start").to_numpy()
-        data = {name: told.column(name).to_numpy() for name in ("seen", "sum", "sumsq")}
-        words = rows.window_columns(kind.total, data["seen"], data["sum"], data["sumsq"])
-        old_revision, old_seen, old_late, same = self._compare(kind, window, told, words, start)
+        if not len(told):
+            return
+        words = rows.window_columns(kind.total, told.seen, told.sum, told.sumsq)
+        old = self._old(kind, names, window, told)
+        revision = np.full(len(told), -1, np.int64)
+        late = np.zeros(len(told), np.int64)
+        same = np.zeros(len(told), np.bool_)
+        if old is not None:
+            row, table = old
+            revision[row] = table.column("revision").to_numpy()
+            had, was = (table.column(name).to_numpy() for name in ("seen", "late"))
+            late[row] = was + told.seen[row] - had
+            equal = told.seen[row] == had
+            mine = {"min": told.min, "max": told.max, "last": told.last}
+            mine |= {n: words[n].to_numpy(zero_copy_only=False) for n in ("value", "std")}
+            for name, column in mine.items():
+                equal &= table.column(name).to_numpy() == column[row]
+            same[row] = equal
         keep = np.flatnonzero(~same)
         if not len(keep):
-            return []
-        seen = data["seen"]
+            return
+        new, chosen = told.take(keep), pa.array(keep)
         expected = kind.expected(window)
-        sensor = told.column("sensor").combine_chunks().dictionary_encode()
-        chosen = pa.array(keep)
         columns = {
-            "sensor": sensor.take(chosen), "kind": kind.name, "window_ms": window, "step_ms": step,
-            "window_start": start[keep], "window_end": start[keep] + window,
+            "sensor": rows.sensors(new.sensor.astype(np.int32), names), "kind": kind.name,
+            "window_ms": window, "step_ms": step,
+            "window_start": new.start_ms, "window_end": new.start_ms + window,
             **{name: column.take(chosen) for name, column in words.items()},
-            **{name: told.column(name).to_numpy()[keep] for name in ("min", "max", "last")},
-            "seen": seen[keep], "expected": expected,
-            "completeness": np.minimum(1.0, seen[keep] / max(1, expected)),
-            "late": np.where(old_revision < 0, 0, old_late + seen - old_seen)[keep],
-            "revision": (old_revision + 1)[keep], "backfill": True,
-            "generated": told.column("generated").combine_chunks().take(chosen),
-            "known_at": self._clock(),
+            "min": new.min, "max": new.max, "last": new.last,
+            "seen": new.seen, "expected": expected,
+            "completeness": np.minimum(1.0, new.seen / max(1, expected)),
+            "late": late[keep], "revision": (revision + 1)[keep], "backfill": True,
+            "generated": new.generated, "known_at": self._clock(),
         }  # fmt: skip
-        return [rows.build("stats", kind.name, columns, len(keep)).data]
+        yield rows.build("stats", kind.name, columns, len(keep)).data
 
-    def _compare(
-        self,
-        kind: Kind,
-        window: int,
-        told: pa.Table,
-        words: dict[str, pa.Array],
-        start: npt.NDArray[np.int64],
-    ) -> tuple[npt.NDArray[Any], ...]:
-        """Last revision in history (-1 for none), what it had seen, and whether it is equal."""
-        none = np.full(len(start), -1, np.int64)
-        first, last = int(start.min()), int(start.max())
-        if not self._overlapping("stats", kind.name, first, last + 1):
-            return none, none * 0, none * 0, np.zeros(len(start), bool)
-        source = self._source("stats", kind.name, first, last + 1)
-        self._db.register("told", told.select(["sensor", "start"]).append_column(
-            "row", pa.array(np.arange(len(start)))))  # fmt: skip
-        old = self._db.sql(f"""
-            select row, s.revision, s.seen, s.late, s.value, s.min, s.max, s.last, s.std
-            from told join (
-                select sensor, epoch_ms(window_start) as "start",
-                       arg_max(struct_pack(revision, seen, late, value, min, max, last, std),
-                               revision) as s
-                from {source} where window_ms = {window}
-                  and window_start between make_timestamptz({first} * 1000)
-                                       and make_timestamptz({last} * 1000)
-                group by 1, 2
-            ) old using (sensor, "start")""").to_arrow_table()
-        row = old.column("row").to_numpy()
-        revision, seen, late = none.copy(), none * 0, none * 0
-        revision[row] = old.column("revision").to_numpy()
-        seen[row] = old.column("seen").to_numpy()
-        late[row] = old.column("late").to_numpy()
-        same = np.zeros(len(start), bool)
-        equal = seen[row] == told.column("seen").to_numpy()[row]
-        for name in ("value", "min", "max", "last", "std"):
-            mine = words[name].to_numpy(zero_copy_only=False) if name in words else (
-                told.column(name).to_numpy())  # fmt: skip
-            equal &= old.column(name).to_numpy() == mine[row]
-        same[row] = equal
-        return revision, seen, late, same
+    def _old(
+        self, kind: Kind, names: list[str], window: int, told: Grouped
+    ) -> tuple[npt.NDArray[np.intp], pa.Table] | None:
+        """The last revision in history of those windows that have one: row of `told`, columns."""
+        first, last = int(told.start_ms.min()), int(told.start_ms.max())
+        columns = ["sensor", "window_start", "revision", "seen", "late", "value", "min", "max",
+                   "last", "std"]  # fmt: skip
+        got = self._read("stats", kind, first, last + 1, columns, ds.field("window_ms") == window)
+        if not got.num_rows:
+            return None
+        span = last - first + 1
+        key = _codes(got, names) * span + _ms(got, "window_start").to_numpy() - first
+        order = np.lexsort((got.column("revision").to_numpy(), key))
+        key = key[order]
+        newest = np.append(key[1:] != key[:-1], True)
+        key, order = key[newest], order[newest]
+        mine = told.sensor * span + told.start_ms - first  # ascending, as told is sorted
+        row = np.searchsorted(mine, key)
+        found = (row < len(mine)) & (mine[np.minimum(row, len(mine) - 1)] == key)
+        return row[found], got.take(pa.array(order[found]))
 
-    def _overlapping(self, table: str, kind: str, first: int, last: int) -> list[File]:
-        return [
-            f
+    def _files(self, table: str, kind: Kind) -> list[File]:
+        return [f for f in self._store.journal.files(table) if f.kind == kind.name]
+
+    def _read(
+        self, table: str, kind: Kind, first: int, last: int, columns: list[str],
+        where: Any = True,
+    ) -> pa.Table:  # fmt: skip
+        """Rows with their day column in [first, last), in the order in which they were known."""
+        paths = [
+            str(self._store.root / f.path)
             for f in self._files(table, kind)
             if (f.first_ms or 0) < last and (f.last_ms or 0) >= first
         ]
-
-    def _source(self, table: str, kind: str, first: int, last: int) -> str:
-        root: Path = self._store.root
-        paths = [str(root / f.path) for f in self._overlapping(table, kind, first, last)]
+        schema = TABLES[table].schema
         if not paths:
-            self._db.register("nothing", TABLES[table].schema.empty_table())
-            return "nothing"
-        listed = ", ".join("'" + path.replace("'", "''") + "'" for path in paths)
-        return f"read_parquet([{listed}], union_by_name = true, hive_partitioning = false)"
+            return schema.empty_table().select(columns)
+        day = ds.field(TABLES[table].day)
+        bounds = (day >= pa.scalar(first, TIME)) & (day < pa.scalar(last, TIME))
+        source = ds.dataset(paths, schema=schema, format="parquet")
+        got: pa.Table = source.to_table(columns, filter=bounds & where)
+        return got.unify_dictionaries().combine_chunks()
 
 
-def _before(kind: Kind, window: int) -> int:
-    """The next shorter window, 0 for the raw readings."""
-    shorter = [w for w in kind.windows_ms if w < window]
-    return shorter[-1] if shorter else 0
+def _ms(table: pa.Table, name: str) -> pa.ChunkedArray:
+    return table.column(name).cast(pa.int64())
+
+
+def _codes(table: pa.Table, names: list[str]) -> npt.NDArray[np.int64]:
+    """Sensors as places in `names`, -1 for one that is not there."""
+    place = {name: i for i, name in enumerate(names)}
+    column = table.column("sensor")
+    if not len(column):
+        return np.zeros(0, np.int64)
+    words = column.chunk(0)
+    known = np.array([place.get(name, -1) for name in words.dictionary.to_pylist()], np.int64)
+    codes: npt.NDArray[np.int64] = known[words.indices.to_numpy()]
+    return codes
 
 
 def _rows_within(files: Iterable[File], first: int, last: int) -> float:

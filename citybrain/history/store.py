@@ -122,7 +122,7 @@ class Store:
         self.bytes = self.rows = 0
         return files
 
-    def journal_files(
+    def put(
         self, table: str, kind: str, parts: Sequence[pa.RecordBatch],
         done: Iterable[tuple[str, int, int]],
     ) -> list[File]:  # fmt: skip

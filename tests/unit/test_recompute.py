@@ -60,7 +60,6 @@ def recompute(store: Store, city: City) -> int:
     written = 0
     while (run := work.due(NOW + 1_000_000)) is not None:
         written += work.run(run)
-    work.close()
     return written
 
 
