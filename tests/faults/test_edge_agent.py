@@ -3,7 +3,9 @@
 import asyncio
 import json
 import os
+import shutil
 import signal
+import ssl
 import subprocess
 import sys
 import threading
@@ -307,6 +309,51 @@ async def test_only_the_last_batch_of_a_gateway_promises_that_nothing_comes_befo
     # While something waits in the spool, no heartbeat moves the watermark either.
     assert first.watermark_ms == before.watermark_ms
     assert now - 5_000 <= last.watermark_ms <= wall_clock() - 5_000
+
+
+def certificates(folder: Path) -> None:
+    """An authority, a server 127.0.0.1 and a client g1; `stranger` is signed by nobody."""
+    program = shutil.which("openssl")
+    if not program:
+        pytest.skip("openssl is not installed")
+
+    def run(*words: str) -> None:
+        subprocess.run([program, *words], cwd=folder, check=True, capture_output=True)
+
+    new = ("req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes")
+    for name in ("ca", "stranger"):
+        run(*new, "-x509", "-keyout", f"{name}.key", "-out", f"{name}.pem", "-subj", f"/CN={name}")
+    for name, common in (("server", "127.0.0.1"), ("g1", "g1"), ("g9", "g9")):
+        run(*new, "-keyout", f"{name}.key", "-out", f"{name}.csr", "-subj", f"/CN={common}")
+        (folder / "san").write_text("subjectAltName=IP:127.0.0.1")
+        run("x509", "-req", "-in", f"{name}.csr", "-CA", "ca.pem", "-CAkey", "ca.key",
+            "-out", f"{name}.pem", "-extfile", "san")  # fmt: skip
+
+
+async def test_a_client_certificate_stands_for_a_token(city: City, tmp_path: Path) -> None:
+    certificates(tmp_path)
+    table = {"sources": {"http": {
+        "port": 0, "cert_file": str(tmp_path / "server.pem"),
+        "key_file": str(tmp_path / "server.key"), "client_ca_file": str(tmp_path / "ca.pem"),
+    }}}  # fmt: skip
+    async with rig.agent(city, tmp_path, AWAY, **table) as made:
+        url = f"https://127.0.0.1:{made.sources['http'].health().facts['http_port']}/readings"
+
+        async def post(name: str, token: str = "") -> int:
+            context = ssl.create_default_context(cafile=str(tmp_path / "ca.pem"))
+            if name:
+                context.load_cert_chain(tmp_path / f"{name}.pem", tmp_path / f"{name}.key")
+            headers = {"Authorization": f"Bearer {token}"} if token else {}
+            async with httpx.AsyncClient(verify=context, headers=headers) as web:
+                return (await web.post(url, json=counts(1))).status_code
+
+        assert await post("g1") == 202
+        assert await post("g9") == 403
+        assert await post("") == 401
+        with pytest.raises(httpx.HTTPError):
+            await post("stranger")
+        assert await post("", Tokens(tmp_path).add("g1", "", wall_clock())) == 202
+    assert len(readings(stored(tmp_path))) == 1
 
 
 SERVER = """
