@@ -203,11 +203,11 @@ async def test_a_command_line_agent_stops_cleanly_and_leaves_no_run_file(
     )  # fmt: skip
     run = tmp_path / "data" / "run" / "edge-north.json"
     async with asyncio.timeout(60):
-        while not run.exists():  # noqa: ASYNC110  # another process's file has no event
+        while not run.exists():  # another process's file has no event
             await asyncio.sleep(0.1)
         port = msgspec.json.decode(run.read_bytes())["port"]
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as web:
-            while (await web.get("/health")).status_code != 200:  # noqa: ASYNC110  # as above
+            while (await web.get("/health")).status_code != 200:  # as above
                 await asyncio.sleep(0.1)
             assert "citybrain_edge_spool_bytes" in (await web.get("/metrics")).text
         process.terminate()

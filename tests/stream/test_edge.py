@@ -16,8 +16,10 @@ from citybrain.city import City
 from citybrain.clock import wall_clock
 from citybrain.edge.agent import Agent
 from citybrain.edge.sources.recording import incarnation_of
+from citybrain.errors import UsageError
 from citybrain.recording import RecordingWriter, cut
 from citybrain.topics import ensure
+from citybrain.trace import trace
 from tests.stream import edge_rig as rig
 
 
@@ -144,3 +146,28 @@ def _offered(made: Agent) -> int:
 def _pair(item: Batch | Heartbeat) -> tuple[str, str]:
     head = item.head if isinstance(item, Batch) else item
     return head.gateway, head.shard
+
+
+async def test_trace_says_where_a_reading_is_and_what_it_does_not_know(
+    broker: LocalBroker, city: City, tmp_path: Path
+) -> None:
+    now = wall_clock()
+    row = {"sensor": "d1", "kind": "vehicle_count", "time": now, "value": 7}
+    async with rig.agent(city, tmp_path / "data", broker.settings) as made:
+        async with rig.client(made, tmp_path / "data", "g1") as web:
+            await web.post("/readings", json=[row, row | {"time": now + 10**9}])
+        await rig.until(lambda: made.sender.backlog == 0 and made.sender.sent_ms > 0)
+    hops = await trace(broker.settings, city, tmp_path / "data", "d1", wall_clock())
+    found = {hop.hop: hop for hop in hops}
+    assert found["edge books"].facts["sent"] == 1
+    assert found["edge books"].facts["invalid"] == 1
+    log = found["readings log"]
+    assert (log.facts["value"], log.facts["kind"]) == (7.0, "vehicle_count")
+    assert 0 <= log.age_ms < 120_000
+    assert found["rollup"].saw == "nothing"
+    assert found["statistics"].saw == "unknown"
+    assert found["dead letters"].facts["reason"] == "future"
+    other = await trace(broker.settings, city, tmp_path / "data", "w1", wall_clock())
+    assert {h.hop: h.saw for h in other}["readings log"] == "unknown"
+    with pytest.raises(UsageError, match="'ghost' is not in"):
+        await trace(broker.settings, city, tmp_path / "data", "ghost", wall_clock())
