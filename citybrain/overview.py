@@ -141,13 +141,14 @@ def _processes(data: Path) -> list[Process]:
     return [
         Process(
             process=run.process, pid=run.pid, port=run.port, started_ms=run.started_ms,
-            health=_health(run),
+            health=health_of(run),
         )
         for run in living(data)
     ]  # fmt: skip
 
 
-def _health(run: RunFile) -> Health:
+def health_of(run: RunFile) -> Health:
+    """What a living process says of itself, or why it does not answer."""
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{run.port}/health", timeout=5) as answer:
             return msgspec.json.decode(answer.read(), type=Health)

@@ -4,11 +4,11 @@ Each hop says what it last saw of this sensor and how old that is; what a tail o
 records does not show is said to be unknown, which is not the same as missing.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any, Literal
 
-import httpx
 import msgspec
 import numpy as np
 
@@ -22,7 +22,8 @@ from citybrain.contents import latest, records
 from citybrain.errors import InvalidInput, UsageError
 from citybrain.findings import DeadLetter, Finding, Progress
 from citybrain.kafka import KafkaSettings
-from citybrain.process import Health, living
+from citybrain.overview import health_of
+from citybrain.process import living
 from citybrain.stats import Stats
 
 TAIL = 2_000
@@ -221,16 +222,10 @@ async def _agents(data: Path) -> Hop:
         text = f"no edge agent runs on {data} (it may run on another machine)"
         return Hop(hop="edge agent", saw="unknown", text=text)
     said, facts = [], dict[str, int | float | str]()
-    async with httpx.AsyncClient(timeout=3) as web:
-        for run in runs:
-            try:
-                answer = await web.get(f"http://127.0.0.1:{run.port}/health")
-                state = msgspec.json.decode(answer.content, type=Health)
-            except (httpx.HTTPError, msgspec.MsgspecError) as error:
-                said.append(f"{run.process} does not answer ({error})")
-                continue
-            said.append(f"{run.process}: {state.waiting or 'ok'}")
-            facts |= {f"{run.process}_{name}": value for name, value in state.facts.items()}
+    for run in runs:
+        state = await asyncio.to_thread(health_of, run)
+        said.append(f"{run.process}: {state.waiting or 'ok'}")
+        facts |= {f"{run.process}_{name}": value for name, value in state.facts.items()}
     return Hop(hop="edge agent", saw="seen", text="; ".join(said), facts=facts)
 
 
