@@ -192,10 +192,9 @@ class Worker:
 
     async def _assigned(self, assigned: set[TP]) -> None:
         try:
-            for place in sorted(assigned):
-                stage = self._stages.get(place.topic)
-                if stage is not None and place not in self.shells:
-                    self.shells[place] = await self._open(stage, place)
+            new = [p for p in sorted(assigned) if p.topic in self._stages and p not in self.shells]
+            opened = await asyncio.gather(*(self._open(self._stages[p.topic], p) for p in new))
+            self.shells.update(zip(new, opened, strict=True))
             self._settled.set()
         except Exception as error:
             self._fail(error)

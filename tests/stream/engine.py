@@ -149,6 +149,15 @@ async def read_until(
     return told
 
 
+async def keys(settings: KafkaSettings, topic: str) -> set[tuple[int, bytes]]:
+    """(partition, key) of all records of a topic."""
+    found = set()
+    async with AIOKafkaConsumer(topic, **consumer_arguments(settings)) as consumer:
+        while got := await consumer.getmany(timeout_ms=2_000):
+            found |= {(r.partition, r.key) for records in got.values() for r in records}
+    return found
+
+
 class WorkerProcess:
     """A real `citybrain worker`."""
 

@@ -10,11 +10,12 @@ import pytest
 from citybrain import topics
 from citybrain.broker import LocalBroker
 from citybrain.city import City
+from citybrain.columns import Roster
 from citybrain.kinds import MINUTE
 from citybrain.pack import load
 from citybrain.topics import full_name
 from tests.packs import CITY, write_pack
-from tests.stream.engine import Gateway, Told, Truth, WorkerProcess, producer, read_until
+from tests.stream.engine import Gateway, Told, Truth, WorkerProcess, keys, producer, read_until
 
 T0 = 1_700_000_000_000 // 900_000 * 900_000
 KIND = "vehicle_count"
@@ -129,3 +130,91 @@ async def test_a_worker_killed_in_the_middle_loses_and_repeats_nothing(
     assert told.total("duplicate") == traffic.repeated
     assert told.total("gaps") == 0
     assert workers[-1].stop() == 0
+
+
+async def test_two_workers_share_the_shards_and_hand_them_over_without_loss(
+    broker: LocalBroker, city: City, folder: Path, tmp_path: Path, workers: list[WorkerProcess]
+) -> None:
+    await topics.ensure(broker.settings, city.id, city.partitions)
+    traffic, bootstrap = Traffic(city, seed=2), broker.settings.bootstrap
+    workers.append(WorkerProcess(folder, tmp_path, bootstrap, "worker-0", "rollup"))
+    await send(broker, city, [r for _ in range(20) for r in traffic.step()])
+    await read_until(broker.settings, city.id, lambda told: told.total("counted") > 0, "begin")
+    workers.append(WorkerProcess(folder, tmp_path, bootstrap, "worker-1", "rollup"))
+    while "partition taken" not in workers[1].log.read_text():
+        await send(broker, city, traffic.step())
+        await asyncio.sleep(0.2)
+    await send(broker, city, [r for _ in range(20) for r in traffic.step()])
+    assert workers[0].stop() == 0
+    await send(broker, city, [r for _ in range(20) for r in traffic.step()] + traffic.end())
+    await asyncio.sleep(1.1)
+    await send(broker, city, traffic.end())
+    told = await read_until(
+        broker.settings, city.id, lambda told: whole(traffic, told), "all is told"
+    )
+    assert told.total("duplicate") == traffic.repeated
+    assert workers[1].stop() == 0
+    assert "partition given back" in workers[0].log.read_text()
+
+
+async def test_bad_input_ends_in_the_dead_letter_with_its_reason_and_the_rest_goes_on(
+    broker: LocalBroker, city: City, folder: Path, tmp_path: Path, workers: list[WorkerProcess]
+) -> None:
+    await topics.ensure(broker.settings, city.id, city.partitions)
+    truth = Truth(city.kinds[KIND].windows_ms)
+    gateway = Gateway(city, "s0", "g0", KIND, truth)
+    count = len(gateway.roster.names)
+    ones = np.ones(count)
+    good = gateway.batch(T0, ones, T0)
+    stranger = Gateway(city, "s0", "g1", KIND, Truth(()))
+    stranger.roster = Roster(tuple(f"nobody-{i}" for i in range(count)))
+    records = [
+        good,
+        good[: len(good) // 2],
+        gateway.batch(T0, ones, T0, seq=90, version=2),
+        stranger.batch(T0, ones, T0),
+        gateway.batch(T0, np.full(count, np.nan), T0, seq=1),
+        gateway.batch(T0 + 24 * 60 * MINUTE, ones, T0, seq=2),
+        gateway.batch(T0, ones * 1e9, T0, seq=3),
+        gateway.batch(T0, ones, T0, seq=4, shard="s1"),
+        b"\x00" * 50,
+        b"{]",
+        b"",
+    ]
+    workers.append(WorkerProcess(folder, tmp_path, broker.settings.bootstrap, "worker", "rollup"))
+    await send(broker, city, [(0, record, count) for record in records])
+    await send(broker, city, [(0, gateway.beat(T0 + 20 * MINUTE), 0)])
+    produced = count * len(records)
+
+    def done(told: Told) -> bool:
+        return told.total("counted") + told.total("dead_lettered") == produced
+
+    told = await read_until(broker.settings, city.id, done, "every record is accounted for")
+    assert told.total("counted") == count
+    assert told.last(KIND) == truth.rows
+    reasons = [letter["reason"] for letter in told.letters]
+    assert reasons == ["format", "version", "sensor", "not-a-number", "future", "range", "shard",
+                       "format", "head", "format"]  # fmt: skip
+    assert workers[0].stop() == 0
+
+
+async def test_a_lost_snapshot_is_rebuilt_from_the_log(
+    broker: LocalBroker, city: City, folder: Path, tmp_path: Path, workers: list[WorkerProcess]
+) -> None:
+    await topics.ensure(broker.settings, city.id, city.partitions)
+    traffic, bootstrap = Traffic(city, seed=3), broker.settings.bootstrap
+    workers.append(WorkerProcess(folder, tmp_path, bootstrap, "worker", "rollup"))
+    await send(broker, city, [r for _ in range(20) for r in traffic.step()])
+    await read_until(broker.settings, city.id, lambda told: told.total("counted") > 0, "begin")
+    assert workers[0].stop() == 0
+    # As if the topic had been truncated: every key of one partition is deleted.
+    name = full_name(city.id, "snapshots")
+    async with producer(broker.settings) as kafka:
+        for place, key in await keys(broker.settings, name):
+            await kafka.send(name, None, key, partition=place)
+    workers.append(WorkerProcess(folder, tmp_path, bootstrap, "worker", "rollup"))
+    await send(broker, city, [r for _ in range(10) for r in traffic.step()] + traffic.end())
+    await asyncio.sleep(1.1)
+    await send(broker, city, traffic.end())
+    await read_until(broker.settings, city.id, lambda told: whole(traffic, told), "all is told")
+    assert workers[1].stop() == 0
