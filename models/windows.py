@@ -184,7 +184,8 @@ class Windows:
     def changed(self) -> Iterator[tuple[str, dict[str, Array] | None]]:
         """State that changed since the last call: (name, arrays), None for one that is gone.
 
-        The names are `<length>/<start>/<chunk>`. `marks` goes with it.
+        The arrays are views: use them before anything is added. The names are
+        `<length>/<start>/<chunk>`. `marks` goes with it.
         """
         gone, self._gone = self._gone, []
         yield from ((name, None) for name in gone)

@@ -1,6 +1,6 @@
 """Gateways of a shard: which batches were had already, and what time everybody has passed."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Literal
 
 import msgspec
@@ -42,6 +42,8 @@ class Gateways:
         self.watermark_ms: int | None = None
         self.idle_ms: int | None = None
         self.changed: set[str] = set()
+        self._first = 0
+        self._slowest: int | None = None
 
     def take(self, gateway: str, incarnation: str, seq: int) -> tuple[bool, int]:
         """Whether a batch is new; and how many numbers are newly missing (-1: one less)."""
@@ -56,12 +58,17 @@ class Gateways:
     def speak(self, gateway: str, watermark_ms: int, at_ms: int, interval_ms: int = 0) -> None:
         """A gateway was heard: it sends nothing before `watermark_ms` any more."""
         one = self._one(gateway)
+        before = None if one.left_out else one.watermark_ms
         if one.watermark_ms is None or watermark_ms > one.watermark_ms:
             one.watermark_ms = watermark_ms
         one.heard_ms = max(one.heard_ms, at_ms)
         one.interval_ms = interval_ms or one.interval_ms
         one.left_out = False
-        self._settle()
+        self._first = max(self._first, watermark_ms)
+        # Whoever was ahead of the slowest moves nobody, unless it leaves somebody behind.
+        ahead = before is not None and self._slowest is not None and before > self._slowest
+        if not ahead or watermark_ms - (self._slowest or 0) > self._default_ring:
+            self.settle()
 
     def leave_out(self, record: LeaveOut) -> None:
         """Do not wait for a gateway until it speaks."""
@@ -71,26 +78,23 @@ class Gateways:
             if record.reason == "silent":
                 one.left_out = _is_silent(one, record.at_ms)
             else:
-                one.left_out = record.gateway not in dict(self.waited_for())
-            self._settle()
+                one.left_out = not self.waited_for(record.gateway)
+            self.settle()
 
     def idle(self, record: Idle) -> None:
         """Nobody is left to wait for: time passes by itself."""
         if all(one.left_out for one in self.known.values()):
             self.idle_ms = max(record.watermark_ms, self.idle_ms or record.watermark_ms)
-            self._settle()
+            self.settle()
 
-    def waited_for(self) -> Iterable[tuple[str, Gateway]]:
-        """The gateways that hold the watermark: heard, not left out, not lagging."""
-        marks = [g.watermark_ms for g in self.known.values() if g.watermark_ms is not None]
-        first = max(marks, default=0)
-        return [
-            (name, one)
-            for name, one in self.known.items()
-            if one.watermark_ms is not None
-            and not one.left_out
-            and one.watermark_ms >= first - self.ring_ms(name)
-        ]
+    def waited_for(self, gateway: str) -> bool:
+        """Whether it holds the watermark: heard, not left out, not lagging."""
+        one = self.known[gateway]
+        return not (
+            one.watermark_ms is None
+            or one.left_out
+            or one.watermark_ms < self._first - self.ring_ms(gateway)
+        )
 
     def ring_ms(self, gateway: str) -> int:
         """How far a gateway may lag."""
@@ -102,12 +106,11 @@ class Gateways:
         step_ms: shortest pane of the shard; time passes by whole ones.
         """
         asked: list[LeaveOut | Idle] = []
-        waited = dict(self.waited_for())
         for name, one in self.known.items():
             if one.left_out or one.watermark_ms is None:
                 continue
             silent = _is_silent(one, now_ms)
-            if silent or name not in waited:
+            if silent or not self.waited_for(name):
                 reason: Literal["silent", "lagging"] = "silent" if silent else "lagging"
                 asked.append(LeaveOut(shard=shard, gateway=name, reason=reason, at_ms=now_ms))
         heard = [g for g in self.known.values() if g.watermark_ms is not None]
@@ -128,7 +131,7 @@ class Gateways:
         return {f"gateway/{name}": msgspec.json.encode(self.known[name]) for name in names}
 
     def restore(self, name: str, block: bytes) -> None:
-        """Take back one block. Raises InvalidInput `version` if it is newer than this code."""
+        """Take back one block; `settle` after the last. Raises InvalidInput `version`."""
         one = msgspec.json.decode(block, type=Gateway)
         if one.version != VERSION:
             raise InvalidInput("version", f"{name}: version: {one.version} is not {VERSION}")
@@ -138,10 +141,17 @@ class Gateways:
         self.changed.add(gateway)
         return self.known.setdefault(gateway, Gateway())
 
-    def _settle(self) -> None:
-        """The watermark never goes back."""
-        marks = [one.watermark_ms or 0 for _, one in self.waited_for()]
-        passed = min(marks) if marks else self.idle_ms
+    def settle(self) -> None:
+        """The watermark: the slowest that is waited for, or the idle time; it never goes back."""
+        heard = [
+            (one.watermark_ms, name)
+            for name, one in self.known.items()
+            if one.watermark_ms is not None
+        ]
+        self._first = max(heard, default=(0, ""))[0]
+        marks = [mark for mark, name in heard if self.waited_for(name)]
+        self._slowest = min(marks, default=None)
+        passed = self.idle_ms if self._slowest is None else self._slowest
         if passed is not None:
             self.watermark_ms = max(passed, self.watermark_ms or passed)
 

@@ -145,6 +145,7 @@ class Rollup:
         for name, block in saved.items():
             if name.startswith("gateway/"):
                 self._gateways.restore(name, block)
+        self._gateways.settle()
         for series in self.series.values():
             series.restore(saved)
 

@@ -197,7 +197,7 @@ def test_saving_and_restoring_at_any_point_changes_nothing(
                 if arrays is None:
                     saved.pop(name, None)
                 else:
-                    saved[name] = arrays
+                    saved[name] = {key: array.copy() for key, array in arrays.items()}
             restored = shape.build()
             restored.restore(broken.closed_ms, broken.marks(), saved)
             broken = restored

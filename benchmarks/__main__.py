@@ -1,0 +1,39 @@
+"""`python -m benchmarks [NAME ...] [--json] [--full]`: figures of the parts and of the whole.
+
+Adding one is one file and one line in `BENCHMARKS`.
+"""
+
+import argparse
+import importlib
+import sys
+
+from benchmarks.frame import Row, show
+
+# name -> module:function; a function takes the size and gives rows.
+BENCHMARKS: dict[str, str] = {
+    "windows": "benchmarks.windows:core",
+    "engine": "benchmarks.engine:throughput",
+    "latency": "benchmarks.engine:latency",
+}
+
+
+def main() -> None:
+    """Run the named benchmarks, or all of them."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(BENCHMARKS))
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--full", action="store_true", help="larger inputs, more runs")
+    args = parser.parse_args()
+    unknown = set(args.names) - set(BENCHMARKS)
+    if unknown:
+        parser.error(f"{sorted(unknown)} not among {sorted(BENCHMARKS)}")
+    rows: list[Row] = []
+    for name in args.names or BENCHMARKS:
+        module, _, function = BENCHMARKS[name].partition(":")
+        print(f"{name} ...", file=sys.stderr, flush=True)
+        rows += getattr(importlib.import_module(module), function)("full" if args.full else "small")
+    show(rows, args.json)
+
+
+if __name__ == "__main__":
+    main()
