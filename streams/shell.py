@@ -29,6 +29,9 @@ from citybrain.errors import BrokerError, InvalidInput
 from citybrain.stage import Out, Record, Refusing, Stage
 
 VERSION = 1
+SHARE = 5
+"""Between two snapshots there are at least so many times the time that one takes."""
+LONGEST_MS = 10_000
 _TRACE = 4_000
 
 
@@ -119,6 +122,7 @@ class Shell:
         self._unacknowledged: list[Awaitable[object]] = []
         self._held: list[Out] = []
         self._saved_ms = clock()
+        self._took_ms = 0
         self._saving = asyncio.Lock()
 
     async def open(self) -> int | None:
@@ -178,11 +182,8 @@ class Shell:
     def due(self) -> bool:
         """Whether there is something to make durable, and it has waited long enough."""
         behind = self.next_offset != self.saved_offset or bool(self._held)
-        return (
-            behind
-            and not self._saving.locked()
-            and self._clock() - self._saved_ms >= self._snapshot_ms
-        )
+        wait = max(self._snapshot_ms, min(LONGEST_MS, SHARE * self._took_ms))
+        return behind and not self._saving.locked() and self._clock() - self._saved_ms >= wait
 
     async def snapshot(self) -> None:
         """Make everything up to here durable, then acknowledge it.
@@ -190,7 +191,7 @@ class Shell:
         What is saved is fixed when this begins to save; records may be taken meanwhile.
         """
         async with self._saving:
-            offset = self.next_offset
+            begin, offset = self._clock(), self.next_offset
             if offset is None or (offset == self.saved_offset and not self._held):
                 return
             blocks = dict.fromkeys(self._stale, b"")
@@ -215,6 +216,7 @@ class Shell:
                 await self._store.save(manifest, blocks, held)
             self._manifest = manifest
             self._saved_ms = self._clock()
+            self._took_ms = self._saved_ms - begin
             self.saved_offset = offset
             await self._acknowledge(offset)
 
