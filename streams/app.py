@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import faust
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import IllegalStateError
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
@@ -22,7 +24,7 @@ from citybrain import log, topics
 from citybrain.city import City
 from citybrain.clock import Clock
 from citybrain.errors import BrokerError, CityBrainError
-from citybrain.kafka import KafkaSettings, faust_broker
+from citybrain.kafka import KafkaSettings, consumer_arguments, faust_broker
 from citybrain.process import stop_event
 from citybrain.stage import Record
 from citybrain.streams.metrics import WorkerMetrics
@@ -38,10 +40,35 @@ BUFFERED_MESSAGES = 64
 _log = log.get(__name__)
 
 
+class _Thread(driver.AIOKafkaConsumerThread):
+    def _create_worker_consumer(self, transport: Any) -> AIOKafkaConsumer:
+        consumer = super()._create_worker_consumer(transport)
+        # Faust offers this with its exactly_once only; what others write in transactions
+        # (models, retried dead letters) must not be seen before it is committed.
+        consumer._isolation_level = "read_committed"
+        return consumer
+
+
 class _Consumer(driver.Consumer):
     """Reads from where the shells' states end; commits only what they acknowledge."""
 
     worker: "Worker"
+
+    def _new_consumer_thread(self) -> _Thread:
+        return _Thread(self, loop=self.loop, beacon=self.beacon)
+
+    async def behind(self, place: TP, taken: int) -> int:
+        """How many offsets wait, 0 if all that is left are marks of transactions."""
+        end = self.highwater(place)
+        if end is None or taken >= end:
+            return 0
+        try:
+            position = await self.position(place)
+        except IllegalStateError:
+            return end - taken  # it is being handed over
+        fetched = self._read_offset[place]
+        done = position is not None and position >= end and (fetched is None or fetched <= taken)
+        return 0 if done else end - taken
 
     async def seek_to_committed(self) -> Mapping[TP, int]:
         offsets = await self.worker.offsets(self.assignment())
@@ -211,7 +238,7 @@ class Worker:
             partial(self._app.consumer.acknowledge, place),
             self._clock,
             self._fenced,
-            partial(self._log_start, place),
+            partial(self._look, place),
             row.snapshot_ms,
             self._metrics.timer(stage),
         )
@@ -221,8 +248,19 @@ class Worker:
                   took_ms=self._clock() - begin)  # fmt: skip
         return shell
 
-    async def _log_start(self, place: TP) -> int:
-        return int((await self._app.consumer.earliest_offsets(place))[place])
+    async def _look(self, place: TP, start: int, end: int) -> tuple[int, int | None]:
+        """See `shell.Look`. A reader of its own: Faust's has passed this place already."""
+        reader = AIOKafkaConsumer(**consumer_arguments(self._settings))
+        spot = TopicPartition(place.topic, place.partition)
+        async with reader:
+            first = (await reader.beginning_offsets([spot]))[spot]
+            reader.assign([spot])
+            reader.seek(spot, max(start, first))
+            while await reader.position(spot) < end:
+                for records in (await reader.getmany(timeout_ms=200, max_records=1)).values():
+                    for record in records:
+                        return first, record.offset if record.offset < end else None
+        return first, None
 
     async def _revoked(self, revoked: set[TP]) -> None:
         """Save what is still ours; by the end of this the partitions may be another's."""
@@ -251,10 +289,11 @@ class Worker:
             for place, shell in list(self.shells.items()):
                 if shell.due:
                     self._save(shell)
-                end = self._app.consumer.highwater(place)
-                self._metrics.ends[place] = end
+                behind = await self._app.consumer.behind(place, shell.next_offset or 0)
+                quiet = not behind and not self._metrics.lags.get(place, 1)
+                self._metrics.lags[place] = behind
                 # With records still to come, gateways look silent that are not.
-                if end is not None and (shell.next_offset or 0) >= end:
+                if quiet:
                     async with self._turn:
                         if self.shells.get(place) is shell:
                             await shell.tick(self._clock())

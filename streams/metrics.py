@@ -29,7 +29,7 @@ class WorkerMetrics(Collector):
 
     def __init__(self, registry: CollectorRegistry, clock: Clock) -> None:
         self.shells: dict[Any, Shell] = {}
-        self.ends: dict[Any, int | None] = {}
+        self.lags: dict[Any, int] = {}
         self._clock = clock
         self._began_ms = clock()
         self._seconds = Counter(
@@ -57,8 +57,7 @@ class WorkerMetrics(Collector):
 
     def lag(self, place: Any) -> int:
         """Records of a partition that are not taken yet."""
-        end, shell = self.ends.get(place), self.shells.get(place)
-        return max(0, (end or 0) - (shell.next_offset or 0)) if shell else 0
+        return self.lags.get(place, 0) if place in self.shells else 0
 
     def collect(self) -> Iterable[Metric]:
         """Called at each scrape."""

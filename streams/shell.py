@@ -79,14 +79,17 @@ Publish = Callable[[Sequence[Out]], Awaitable[Awaitable[object]]]
 Acknowledge = Callable[[int], Awaitable[None]]
 """Everything below this offset is done with."""
 
+Look = Callable[[int, int], Awaitable[tuple[int, int | None]]]
+"""The first offset that the log still has, and that of its first record in [start, end)."""
+
 
 class Shell:
     """One stage on one partition.
 
     fenced: topics whose records are written in the snapshot's transaction, since a later
     record there replaces an earlier one and an owner that is none any more must not write.
-    log_start: the first offset that the log still has; `lost` counts records that the log has
-    dropped, by its retention, before they were read. timer: measures `apply`, `publish`,
+    look: asked where offsets are missing. `lost` counts records that the log has dropped, by
+    its retention, before they were read. timer: measures `apply`, `publish`,
     `encode` and `save`.
     """
 
@@ -100,7 +103,7 @@ class Shell:
         acknowledge: Acknowledge,
         clock: Clock,
         fenced: frozenset[str],
-        log_start: Callable[[], Awaitable[int]],
+        look: Look,
         snapshot_ms: int = 1_000,
         timer: Callable[[str], AbstractContextManager[None]] | None = None,
     ) -> None:
@@ -108,7 +111,7 @@ class Shell:
         self.stage = make()
         self._store, self._publish, self._acknowledge = store, publish, acknowledge
         self._clock, self._fenced, self._snapshot_ms = clock, fenced, snapshot_ms
-        self._log_start = log_start
+        self._look = look
         self._timer = timer or (lambda _: nullcontext())
         self.lost = self.taken = 0
         self.written: dict[str, int] = {}
@@ -234,13 +237,15 @@ class Shell:
         return f"{self.name}/{self.partition}"
 
     async def _over_gap(self, offset: int) -> None:
-        """Records are missing: go on if the log itself has dropped them, else end."""
+        """Offsets are missing: go on if the log has nothing there (any more), else end.
+
+        Transactions leave offsets without a record; a record that was skipped is a fault.
+        """
         assert self.next_offset is not None
-        start = await self._log_start()
-        if start < offset:
-            expected = max(start, self.next_offset)
-            raise BrokerError(f"{self._who}: got record {offset} while {expected} was expected")
-        self.lost += offset - self.next_offset
+        start, record = await self._look(self.next_offset, offset)
+        if record is not None:
+            raise BrokerError(f"{self._who}: got record {offset} while {record} was expected")
+        self.lost += max(0, min(start, offset) - self.next_offset)
 
     async def _send(self, outs: Sequence[Out]) -> None:
         plain = [out for out in outs if out.topic not in self._fenced]

@@ -57,9 +57,9 @@ class World:
         await self.step()
         self.acknowledged = max(self.acknowledged, offset)
 
-    async def log_start(self) -> int:
-        """Nothing is ever dropped from this log."""
-        return 0
+    async def look(self, start: int, end: int) -> tuple[int, int | None]:
+        """Nothing is ever dropped from this log, nor are there offsets without a record."""
+        return 0, start if start < end else None
 
     def clock(self) -> int:
         """Time goes on with every step."""
@@ -135,7 +135,7 @@ async def run(
         store = SimulatedStore(world, fence)
         shell = build(
             "rollup", 0, make, store, world.publish, world.acknowledge, world.clock, FENCED,
-            world.log_start, snapshot_ms=0,
+            world.look, snapshot_ms=0,
         )  # fmt: skip
         try:
             await shell.open()

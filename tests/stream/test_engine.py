@@ -1,21 +1,33 @@
 """The engine on a real broker with real worker processes, against an independent truth."""
 
 import asyncio
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from aiokafka import AIOKafkaProducer
 
 from citybrain import topics
 from citybrain.broker import LocalBroker
 from citybrain.city import City
 from citybrain.columns import Roster
+from citybrain.kafka import producer_arguments
 from citybrain.kinds import MINUTE
 from citybrain.pack import load
 from citybrain.topics import full_name
 from tests.packs import CITY, write_pack
-from tests.stream.engine import Gateway, Told, Truth, WorkerProcess, keys, producer, read_until
+from tests.stream.engine import (
+    DEADLINE_S,
+    Gateway,
+    Told,
+    Truth,
+    WorkerProcess,
+    keys,
+    producer,
+    read_until,
+)
 
 T0 = 1_700_000_000_000 // 900_000 * 900_000
 KIND = "vehicle_count"
@@ -218,3 +230,55 @@ async def test_a_lost_snapshot_is_rebuilt_from_the_log(
     await send(broker, city, traffic.end())
     await read_until(broker.settings, city.id, lambda told: whole(traffic, told), "all is told")
     assert workers[1].stop() == 0
+
+
+async def test_what_a_transaction_gave_up_is_not_counted_and_its_marks_are_no_gap(
+    broker: LocalBroker, city: City, folder: Path, tmp_path: Path, workers: list[WorkerProcess]
+) -> None:
+    await topics.ensure(broker.settings, city.id, city.partitions)
+    truth = Truth(city.kinds[KIND].windows_ms)
+    gateway = Gateway(city, "s0", "g0", KIND, truth)
+    count = len(gateway.roster.names)
+    name = full_name(city.id, "readings")
+    workers.append(WorkerProcess(folder, tmp_path, broker.settings.bootstrap, "worker", "rollup"))
+    arguments = producer_arguments(broker.settings, transactional_id=f"{city.id}.test")
+    async with AIOKafkaProducer(**arguments) as kafka:
+        for keep in (True, False, True):
+            value = gateway.batch(T0, np.ones(count), T0, **({} if keep else {"seq": 7}))
+            await kafka.begin_transaction()
+            await kafka.send_and_wait(name, value, partition=0)
+            await (kafka.commit_transaction() if keep else kafka.abort_transaction())
+    await send(broker, city, [(0, gateway.beat(T0 + 20 * MINUTE), 0)])
+
+    def done(told: Told) -> bool:
+        return told.last(KIND) == truth.rows and told.total("counted") == 2 * count
+
+    told = await read_until(broker.settings, city.id, done, "both are told")
+    assert told.total("gaps") == 0
+    assert workers[0].stop() == 0
+
+
+async def test_a_worker_that_was_frozen_and_wakes_up_spoils_nothing(
+    broker: LocalBroker, city: City, folder: Path, tmp_path: Path, workers: list[WorkerProcess]
+) -> None:
+    await topics.ensure(broker.settings, city.id, city.partitions)
+    traffic, bootstrap = Traffic(city, seed=4), broker.settings.bootstrap
+    workers.append(WorkerProcess(folder, tmp_path, bootstrap, "worker-0", "rollup"))
+    await send(broker, city, [r for _ in range(20) for r in traffic.step()])
+    await read_until(broker.settings, city.id, lambda told: told.total("counted") > 0, "begin")
+    await send(broker, city, [r for _ in range(20) for r in traffic.step()])
+    workers[0].process.send_signal(signal.SIGSTOP)
+    workers.append(WorkerProcess(folder, tmp_path, bootstrap, "worker-1", "rollup"))
+    await send(broker, city, [r for _ in range(20) for r in traffic.step()])
+    until = asyncio.get_running_loop().time() + DEADLINE_S
+    while workers[1].log.read_text().count("partition taken") < SHARDS:
+        assert asyncio.get_running_loop().time() < until, "the frozen worker's shards stay orphans"
+        await asyncio.sleep(0.2)
+    workers[0].process.send_signal(signal.SIGCONT)
+    await send(broker, city, [r for _ in range(20) for r in traffic.step()] + traffic.end())
+    await asyncio.sleep(1.1)
+    await send(broker, city, traffic.end())
+    told = await read_until(
+        broker.settings, city.id, lambda told: whole(traffic, told), "all is told"
+    )
+    assert told.total("duplicate") == traffic.repeated
