@@ -80,6 +80,7 @@ class Casebook:
     """Cases and shelves with their indexes.
 
     active: ids of alerts that are active. touched: ids of cases that changed or went.
+    forgotten: ids of those that went, until somebody has taken note.
     """
 
     def __init__(self) -> None:
@@ -87,14 +88,15 @@ class Casebook:
         self.shelves: dict[Key, Shelf] = {}
         self.active: set[str] = set()
         self.touched: set[str] = set()
-        self._latest: dict[Key, str] = {}
+        self.forgotten: list[str] = []
+        self._at: dict[Key, list[str]] = {}
         self._owner: dict[str, str] = {}
         self._due: list[tuple[int, str, str]] = []
 
     def open(self, case: Case) -> None:
         """Keep a case; it is the latest of its rule and place."""
         self.cases[case.alert.id] = case
-        self._latest[case.key] = case.alert.id
+        self._at.setdefault(case.key, []).append(case.alert.id)
         self._owner |= dict.fromkeys(case.members, case.alert.id)
         self.note(case)
         self.watch(case)
@@ -110,17 +112,23 @@ class Casebook:
     def forget(self, case: Case) -> None:
         """Drop a case and its findings."""
         del self.cases[case.alert.id]
-        if self._latest[case.key] == case.alert.id:
-            del self._latest[case.key]
+        self._at[case.key].remove(case.alert.id)
+        if not self._at[case.key]:
+            del self._at[case.key]
         for finding in case.members:
             del self._owner[finding]
         self.touched.add(case.alert.id)
+        self.forgotten.append(case.alert.id)
 
-    def join(self, case: Case, finding: Finding, now_ms: int) -> None:
+    def join(self, case: Case, finding: Finding) -> None:
         """Note the last word of a finding; without its evidence, which history keeps."""
         case.count += finding.id not in case.members
         case.members[finding.id] = msgspec.structs.replace(finding, evidence=[])
         self._owner[finding.id] = case.alert.id
+        self.touched.add(case.alert.id)
+
+    def prune(self, case: Case, now_ms: int) -> None:
+        """Drop members that cleared more than `KEEP_MS` ago."""
         old = [
             member.id
             for member in case.members.values()
@@ -128,11 +136,15 @@ class Casebook:
         ]
         for member_id in old:
             del case.members[member_id], self._owner[member_id]
-        self.touched.add(case.alert.id)
+
+    def at(self, key: Key) -> list[Case]:
+        """The cases of a rule at a place, oldest first."""
+        return [self.cases[alert] for alert in self._at.get(key, ())]
 
     def latest(self, key: Key) -> Case | None:
         """The last case of a rule at a place."""
-        return self.cases.get(self._latest.get(key, ""))
+        known = self._at.get(key)
+        return self.cases[known[-1]] if known else None
 
     def owner(self, finding_id: str) -> Case | None:
         """The case that a finding belongs to."""

@@ -158,7 +158,8 @@ def data_folder(data: Path) -> Iterator[Check]:
     else:
         yield ok("disk", f"{free_mb} MB free")
     for path in sorted((data / "secrets").rglob("*")):
-        if path.is_file() and path.stat().st_mode & 0o077:
+        # An empty file is a lock and keeps no secret.
+        if path.is_file() and path.stat().st_size and path.stat().st_mode & 0o077:
             yield wrong(
                 "secrets", f"{path} can be read by other users", f"chmod go-rwx {path}"
             )  # fmt: skip

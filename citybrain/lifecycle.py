@@ -59,7 +59,7 @@ class Lifecycle:
         for finding in sorted(findings, key=order):
             case = self._case(finding)
             if case:
-                self.book.join(case, finding, self.now_ms)
+                self.book.join(case, finding)
                 moved.setdefault(case.alert.id, []).append(finding)
         # Ancestors first, so that what they cause is born suppressed.
         for alert_id in sorted(moved, key=lambda i: (len(self._line(self.book.cases[i])), i)):
@@ -72,11 +72,12 @@ class Lifecycle:
         for due_ms, key in self.book.due(to_ms):
             self.now_ms = max(self.now_ms, due_ms)
             shelf = self.book.shelves.get(key)
-            if shelf and shelf.until_ms <= self.now_ms:
-                records += self._end_shelf(key, "")
-            for case in [c for c in self.book.cases.values() if c.key == key]:
-                records += self._review(case)
-            records += self._suppress()
+            ended = shelf is not None and shelf.until_ms <= self.now_ms
+            changed = self._end_shelf(key, "") if ended else []
+            for case in self.book.at(key):
+                changed += self._review(case)
+            if changed:
+                records += [*changed, *self._suppress()]
         self.now_ms = max(self.now_ms, to_ms)
         return records
 
@@ -154,6 +155,7 @@ class Lifecycle:
     def _settle(self, case: Case, moved: list[Finding]) -> list[Alert]:
         """What the findings that moved make of their alert."""
         rule, alert = self.rules[case.alert.rule], case.alert
+        self.book.prune(case, self.now_ms)
         active = [f for f in case.members.values() if f.state != "cleared"]
         cause_ms = max(f.cause_ms for f in moved)
         records: list[Alert] = []

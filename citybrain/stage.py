@@ -33,7 +33,10 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Out:
-    """A record to be written. With `partition` None the key decides."""
+    """A record to be written. With `partition` None the key decides.
+
+    value: b"" deletes what a compacted topic has under the key.
+    """
 
     topic: str
     value: bytes

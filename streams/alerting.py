@@ -264,6 +264,9 @@ class Alerting:
             outward = effect(alert)
             if outward:
                 outs.append(Out("outbox", msgspec.json.encode(outward), outward.key.encode()))
+        # History keeps them; the table of alerts holds what somebody may still act on.
+        outs += [Out("alerts", b"", alert.encode()) for alert in self._life.book.forgotten]
+        self._life.book.forgotten.clear()
         return outs
 
     def _dead_letter(self, record: Record, error: InvalidInput) -> Out:

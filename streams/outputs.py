@@ -27,7 +27,7 @@ class Outputs:
         assert self._producer is not None
         sent = [
             await self._producer.send(
-                full_name(self._city, out.topic), out.value, out.key, out.partition,
+                full_name(self._city, out.topic), out.value or None, out.key, out.partition,
                 headers=list(out.headers),
             )
             for out in outs

@@ -58,7 +58,7 @@ class KafkaStore:
         ]
         sent += [
             await producer.send(
-                full_name(self._city, out.topic), out.value, out.key, out.partition,
+                full_name(self._city, out.topic), out.value or None, out.key, out.partition,
                 headers=list(out.headers),
             )
             for out in outs

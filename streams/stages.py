@@ -45,5 +45,6 @@ def _analyse(city: City, partition: int) -> Stage:
 STAGES: dict[str, StageRow] = {
     "rollup": StageRow("readings", _rollup),
     "analyse": StageRow("stats", _analyse),
-    "alerting": StageRow("findings", _alerting),
+    # People wait for what they have acknowledged to show.
+    "alerting": StageRow("findings", _alerting, snapshot_ms=500),
 }

@@ -41,7 +41,7 @@ def list_(
         ("rule", "level", "detector", "kinds", "raises at", "clears at", "hold s", "group", ""),
         (
             (
-                rule.name, rule.severity, rule.detector, " ".join(rule.kinds),
+                rule.name, rule.severity, rule.detector, _kinds(rule),
                 f"{rule.raise_at:g}", "" if rule.clear_at is None else f"{rule.clear_at:g}",
                 rule.hold_s, rule.group, "" if rule.enabled else "off",
             )
@@ -106,6 +106,10 @@ def set_(
     who = person or this_person()
     order = command(SetThreshold, who, wall_clock(), rule=name, field=field, value=value)
     give(here, [order], [f"{name}.{field} = {value:g}"], as_json)
+
+
+def _kinds(rule: "Rule") -> str:
+    return " ".join(rule.kinds) if len(rule.kinds) <= 3 else f"{len(rule.kinds)} kinds"
 
 
 def _rules(city: str | None, data: str | None, broker: str | None, pack: bool) -> "dict[str, Rule]":

@@ -69,7 +69,9 @@ def passed(shard: str, minute: float) -> Progress:
 
 
 def alerts(outs: Iterable[Out]) -> list[Alert]:
-    return [msgspec.json.decode(o.value, type=Alert) for o in outs if o.topic == "alerts"]
+    return [
+        msgspec.json.decode(o.value, type=Alert) for o in outs if o.topic == "alerts" and o.value
+    ]
 
 
 def answers(outs: Iterable[Out]) -> list[CommandResult]:
@@ -219,6 +221,16 @@ def test_a_shelf_ends_when_event_time_has_passed_it(folder: Path) -> None:
     log.wall_ms += DAY  # the wall clock does not matter
     assert alerts(log.progress(59)) == []
     assert [a.transition for a in alerts(log.progress(60))] == ["unshelved"]
+
+
+def test_an_alert_leaves_the_table_when_nobody_can_act_on_it_any_more(folder: Path) -> None:
+    log = Log(folder)
+    alert = raised(log)
+    log.write(finding("rain", "d1", 3, "cleared"), command(Acknowledge, alert=alert.id))
+    log.progress(3)
+    gone = [o for o in log.progress(3 + 24 * 60) if o.topic == "alerts"]
+    assert [(o.key, o.value) for o in gone] == [(alert.id.encode(), b"")]
+    assert [o for o in log.progress(4 + 24 * 60) if o.topic == "alerts"] == []
 
 
 def test_a_changed_threshold_goes_to_every_shard_with_a_new_version(folder: Path) -> None:
