@@ -20,6 +20,7 @@ from citybrain.batch import Batch, Heartbeat
 from citybrain.clock import Clock
 from citybrain.columns import Rosters
 from citybrain.edge import journal
+from citybrain.edge.frames import Entry
 from citybrain.edge.intake import Intake
 from citybrain.edge.journal import Ledger, Message, Party
 from citybrain.edge.metrics import EdgeMetrics
@@ -30,6 +31,7 @@ from citybrain.topics import full_name
 HEARTBEAT_MS = 2_000
 ACCOUNTS_MS = 5_000
 SAVE_MS = 1_000
+_PATIENCE_MS = 3_000
 _TRY_MS = 60_000
 _BACK_OFF_S = (0.1, 0.3, 1.0, 3.0)
 
@@ -67,12 +69,13 @@ class Sender:
         self._pushed = pushed
         self._rosters = Rosters()
         self._producer: AIOKafkaProducer | None = None
-        self._told: dict[tuple[Party, str], dict[str, int]] = {}
+        self._told: dict[Party, dict[str, int]] = {}
         self._log = log.get("edge.sender")
         self.sent_ms = 0
         self.held_since_ms = 0
         self.failure = ""
         self._give_up: asyncio.Event | None = None
+        self._chunk: list[Entry] = []
 
     async def run(self, stop: asyncio.Event) -> None:
         """Send until `stop` is set; then what is left, as far as Kafka takes it at once."""
@@ -86,7 +89,7 @@ class Sender:
                     await self._deliver(self._heartbeats(), stop)
                 if now - told >= ACCOUNTS_MS and not stop.is_set():
                     told = now
-                    await self._deliver(self._accounts(), stop)
+                    await self._tell(stop)
                 if now - saved >= SAVE_MS:
                     saved = now
                     await asyncio.to_thread(self._save)
@@ -100,7 +103,7 @@ class Sender:
         try:
             async with asyncio.timeout(timeout_s):
                 await self.drain(self._give_up)
-                await self._deliver(self._accounts(), self._give_up)
+                await self._tell(self._give_up)
         except TimeoutError:
             self._log.warning("left in the spool", readings=self.backlog)
         finally:
@@ -115,8 +118,10 @@ class Sender:
         """Send everything that is stored, or until told to stop."""
         while not stop.is_set():
             self._intake.stored.clear()
-            entries = await asyncio.to_thread(self._spool.read)
-            self._note_damage()
+            if not self._chunk:
+                self._chunk = await asyncio.to_thread(self._spool.read)
+                self._note_damage()
+            entries = self._chunk
             if not entries:
                 return
             messages = [journal.decode(entry.payload) for entry in entries]
@@ -125,7 +130,7 @@ class Sender:
                 (full_name(self._city, m.topic), m.partition, m.key, m.value, m.readings)
                 for m in batches
             ]
-            # Cut short by `stop`: the position stays, and a next start sends them again.
+            # Cut short by `stop`: the chunk stays, for `finish` or for a next start.
             if not await self._deliver(wires, stop):
                 return
             for message in batches:
@@ -133,6 +138,7 @@ class Sender:
                 if message.topic == "readings" and message.readings:
                     self._metrics.sent.labels(message.lane).inc(message.readings)
             self._spool.acknowledge(entries[-1].index)
+            self._chunk = []
             self.sent_ms = self._clock()
 
     def _aged(self, message: Message) -> Message:
@@ -171,21 +177,23 @@ class Sender:
             beats.append((topic, self._shards[shard], shard.encode(), value, 0))
         return beats
 
-    def _accounts(self) -> list[Wire]:
+    async def _tell(self, stop: asyncio.Event) -> None:
+        """Send the accounts that have changed since they were last told."""
         now = self._clock()
-        wires = []
+        topic = full_name(self._city, "accounts")
+        changed: dict[Party, dict[str, int]] = {}
+        wires: list[Wire] = []
         for party, books in sorted(self._ledger.parties.items()):
-            incarnation, gateway, shard = party
             counts = books.account()
-            if self._told.get((party, shard)) == counts:
+            if self._told.get(party) == counts:
                 continue
-            self._told[party, shard] = counts
+            changed[party] = counts
+            incarnation, gateway, shard = party
             name = f"edge/{gateway}/{incarnation}"
             account = Account(party=name, shard=shard, at_ms=now, counts=counts)
-            key = f"{name}/{shard}".encode()
-            topic = full_name(self._city, "accounts")
-            wires.append((topic, 0, key, msgspec.json.encode(account), 0))
-        return wires
+            wires.append((topic, 0, f"{name}/{shard}".encode(), msgspec.json.encode(account), 0))
+        if await self._deliver(wires, stop):
+            self._told |= changed
 
     async def _deliver(self, wires: Sequence[Wire], stop: asyncio.Event) -> bool:
         """Send records, in order within each partition; False if `stop` came first."""
@@ -196,17 +204,27 @@ class Sender:
             stopped = asyncio.ensure_future(stop.wait())
             sending = asyncio.ensure_future(self._send(lanes))
             try:
-                await asyncio.wait((stopped, sending), return_when=asyncio.FIRST_COMPLETED,
-                                   timeout=_TRY_MS / 1000)  # fmt: skip
+                for wait_ms in (_PATIENCE_MS, _TRY_MS - _PATIENCE_MS):
+                    await asyncio.wait(
+                        (stopped, sending),
+                        return_when=asyncio.FIRST_COMPLETED,
+                        timeout=wait_ms / 1000,
+                    )
+                    if stopped.done() or sending.done():
+                        break
+                    self._hold(f"no answer for {wait_ms / 1000:g} s")
                 if not sending.done():
                     raise TimeoutError(f"no answer within {_TRY_MS} ms")
                 sending.result()
             except (KafkaError, OSError, TimeoutError) as error:
                 if stop.is_set():
                     return False
-                await self._failed(error, tries)
+                await self._failed(error)
                 await self._wait(stop, _BACK_OFF_S[min(tries, len(_BACK_OFF_S) - 1)], False)
             else:
+                if self.held_since_ms:
+                    held_s = (self._clock() - self.held_since_ms) / 1000
+                    self._log.info("broker is back", after_s=round(held_s))
                 self.held_since_ms, self.failure = 0, ""
                 return True
             finally:
@@ -215,13 +233,16 @@ class Sender:
                 await asyncio.gather(stopped, sending, return_exceptions=True)
         return False
 
-    async def _failed(self, error: BaseException, tries: int) -> None:
-        self._metrics.send_failures.inc()
-        self.failure = f"{type(error).__name__}: {error}"
+    def _hold(self, why: str) -> None:
+        """Kafka does not take what it is given: say so once."""
+        self.failure = why
         if not self.held_since_ms:
             self.held_since_ms = self._clock()
-        if tries == 0:
-            self._log.warning("broker away, spooling", why=self.failure)
+            self._log.warning("broker away, spooling", why=why)
+
+    async def _failed(self, error: BaseException) -> None:
+        self._metrics.send_failures.inc()
+        self._hold(f"{type(error).__name__}: {error}")
         await self._close()
         if self._give_up:
             self._give_up.set()
@@ -280,15 +301,22 @@ async def _send_lane(
                 break
             taken += 1
         batch.close()
-        await (await producer.send_batch(batch, topic, partition=partition))
+        future = await producer.send_batch(batch, topic, partition=partition)
+        # A producer that is given up fails what nobody waits for any more.
+        future.add_done_callback(lambda done: done.cancelled() or done.exception())
+        await future
         del lane[:taken]
 
 
 async def _abandon(producer: AIOKafkaProducer) -> None:
     """Stop a producer without waiting for what it could not send: the spool has it."""
-    # stop() would wait for a broker that is away; aiokafka has no public way to give up.
-    producer._message_accumulator.fail_all(KafkaError("given up"))
+    # stop() alone would flush to a broker that is away, for ever; aiokafka has no public way
+    # to give up, so its sending task ends first and its connections next.
+    sending = producer._sender.sender_task
+    if sending is not None:
+        sending.cancel()
     try:
+        await producer.client.close()
         await asyncio.wait_for(producer.stop(), 5)
     except (TimeoutError, KafkaError, OSError) as error:
         log.get("edge.sender").debug("producer closed", why=str(error))

@@ -123,6 +123,35 @@ async def test_a_broker_that_is_away_costs_nothing(
     assert totals["produced"] == len(want) + totals["duplicate"]
 
 
+async def test_stopping_while_kafka_hesitates_skips_nothing(
+    broker: LocalBroker, city: City, tmp_path: Path
+) -> None:
+    now = wall_clock()
+
+    def rows(first: int) -> list[dict[str, Any]]:
+        return [
+            {"sensor": "d1", "kind": "vehicle_count", "time": now - i, "value": 1}
+            for i in range(first, first + 100)
+        ]
+
+    async with (
+        rig.agent(city, tmp_path, broker.settings) as made,
+        rig.client(made, tmp_path, "g1") as web,
+    ):
+        await web.post("/readings", json=rows(0))
+        await rig.until(lambda: made.sender.backlog == 0 and made.sender.sent_ms > 0)
+        os.kill(broker.pid(), signal.SIGSTOP)
+        try:
+            for part in range(1, 5):
+                await web.post("/readings", json=rows(100 * part))
+            await rig.until(lambda: made.spool.taken > made.spool.acknowledged)
+        finally:
+            asyncio.get_running_loop().call_later(1, os.kill, broker.pid(), signal.SIGCONT)
+    found = rig.values(await rig.readings_log(broker.settings, city))
+    assert len(found) == 500
+    assert (await rig.accounts(broker.settings, city))["sent"] == 500
+
+
 SERVER = """
 import asyncio, sys
 from tests.faults import test_edge_broker as t
