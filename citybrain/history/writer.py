@@ -104,7 +104,9 @@ class ReplayFiles:
         table = _TABLE_OF.get(record.topic)
         if table is None or not record.value:
             return
-        if table == "stats" and record.value[:1] != b"{":
+        if record.value[:1] == b"{" and table in ("stats", "forecasts"):
+            return
+        if table == "stats":
             got = stats.decode(record.value, self._rosters)
             assert isinstance(got, stats.Stats)
             held = self._stats.setdefault(got.head.kind, [])
