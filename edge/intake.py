@@ -247,6 +247,7 @@ class Intake:
         )
         fate, value = self.validator.judge(rows, gateway, now)
         flush.judged = (rows, fate, value)
+        self._count(rows, fate, [o.gateway for o in offers], lengths, flush)
         start = 0
         for offer, length in zip(offers, lengths, strict=True):
             outcome = self._answer(offer, fate[start : start + length], now, flush)
@@ -258,45 +259,56 @@ class Intake:
         oldest = min(offer.received_ms for offer in offers) - self._max_delay_ms
         self._batches(rows, fate, value, backfill, now, oldest, flush)
 
+    def _count(
+        self,
+        rows: Candidates,
+        fate: npt.NDArray[np.int8],
+        gateways: list[str],
+        lengths: list[int],
+        flush: _Flush,
+    ) -> None:
+        """Count readings by party, kind and fate; those of no known series by gateway alone."""
+        known = (rows.sensor >= 0) & (rows.kind >= 0) & (fate != fates.GATEWAY)
+        group = np.where(known, self.layout.group[rows.sensor, rows.kind], -1)
+        names = sorted(set(gateways))
+        sender = np.repeat([names.index(gateway) for gateway in gateways], lengths)
+        # One number for (sender, group, fate), counted by bincount: far faster than by rows.
+        groups, words = len(self.layout.groups) + 1, len(FATES)
+        packed = (sender * groups + group + 1) * words + fate
+        counts = np.bincount(packed)
+        for number in np.flatnonzero(counts).tolist():
+            rest, code = divmod(number, words)
+            who, at = divmod(rest, groups)
+            at, n = at - 1, int(counts[number])
+            series = self.layout.groups[at] if at >= 0 else None
+            party = (self.ledger.incarnation, names[who], series.pair[0] if series else UNKNOWN)
+            word = FATES[code] if code < fates.FIELD else "invalid"
+            flush.count(party, "produced", n)
+            if code != fates.ACCEPTED:
+                flush.count(party, word, n)
+            flush.kinds[series.kind if series else "", FATES[code]] += n
+
     def _answer(
         self, offer: _Offer, fate: npt.NDArray[np.int8], now: int, flush: _Flush
     ) -> Outcome:
-        """Count a request's readings by fate, and make dead letters of the refused ones."""
-        names = list(self.layout.kinds)
-        shards = [group.pair[0] for group in self.layout.groups]
-        kinds = offer.rows.kind
-        group = np.where(
-            (offer.rows.sensor >= 0) & (kinds >= 0),
-            self.layout.group[offer.rows.sensor, kinds],
-            -1,
-        )
-        packed = (group.astype(np.int64) + 1) * 1000 + fate
-        for code, n in zip(*np.unique(packed, return_counts=True), strict=True):
-            at, what = int(code) // 1000 - 1, FATES[int(code) % 1000]
-            word = what if what in ("accepted", "duplicate", "conflict") else "invalid"
-            shard = shards[at] if at >= 0 and what != "gateway" else UNKNOWN
-            party = (self.ledger.incarnation, offer.gateway, shard)
-            flush.count(party, "produced", int(n))
-            if word != "accepted":
-                flush.count(party, word, int(n))
-        for code, n in zip(*np.unique(kinds * 100 + fate, return_counts=True), strict=True):
-            kind = int(code) // 100
-            word = FATES[int(code) % 100]
-            flush.kinds[names[kind] if kind >= 0 else "", word] += int(n)
+        """What to tell a request; dead letters of what it got refused."""
+        if not fate.any():  # all accepted, as nearly always
+            return Outcome(len(fate), 0, 0, ())
         refusals: list[Refusal] = []
-        for reason in np.unique(fate[fate >= fates.CONFLICT]):
+        for reason in np.unique(fate[fate >= fates.CONFLICT]).tolist():
             index = np.flatnonzero(fate == reason)
-            for i in index[:_EXPLAINED]:
-                row = offer.rows.row(int(i))
-                message = self.validator.explain(row, int(reason), offer.gateway, now)
-                refusals.append(Refusal(int(i), FATES[reason], message))
-            flush.messages += self._letters(offer, index, refusals[-min(len(index), _EXPLAINED)])
-        refusals.sort(key=lambda r: r.index)
+            explained = [
+                Refusal(i, FATES[reason], self.validator.explain(
+                    offer.rows.row(i), reason, offer.gateway, now))
+                for i in index[:_EXPLAINED].tolist()
+            ]  # fmt: skip
+            refusals += explained
+            flush.messages += self._letters(offer, index, explained[0])
+        refusals.sort(key=lambda refusal: refusal.index)
         counts = np.bincount(fate, minlength=len(FATES))
         accepted, duplicate = int(counts[fates.ACCEPTED]), int(counts[fates.DUPLICATE])
-        return Outcome(
-            accepted, duplicate, len(fate) - accepted - duplicate, tuple(refusals[:_EXPLAINED])
-        )
+        refused = len(fate) - accepted - duplicate
+        return Outcome(accepted, duplicate, refused, tuple(refusals[:_EXPLAINED]))
 
     def _letters(self, offer: _Offer, index: npt.NDArray[np.intp], first: Refusal) -> list[Message]:
         """Dead letters of one request's readings that were refused for one reason."""
