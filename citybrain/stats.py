@@ -17,8 +17,8 @@ from citybrain.errors import JSON_ERRORS, InvalidInput
 
 VERSION = 1
 READABLE = (1,)
-PART = 8_192
-"""Sensors in one message at most, so that it stays well below Kafka's usual megabyte."""
+PART = 65_536
+"""Sensors in one message at most, so that it stays well below the topic's largest record."""
 
 
 class StatsHead(msgspec.Struct, frozen=True, kw_only=True):
