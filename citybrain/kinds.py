@@ -80,7 +80,8 @@ class Kind:
     def at_cadence(self, cadence_ms: int) -> "Kind":
         """The row for a city whose sensors of this kind report every `cadence_ms`.
 
-        Windows shorter than the cadence fall away; waits and health limits stretch with it.
+        Windows that the cadence does not divide fall away, rolling ones that the longest window
+        does not divide too; waits and health limits stretch with it.
 
         Raises PackError if the cadence is not positive or no round window fits it.
         """
@@ -96,7 +97,9 @@ class Kind:
             self,
             cadence_ms=cadence_ms,
             windows_ms=windows,
-            rolling_ms=tuple(r for r in self.rolling_ms if r > windows[-1]),
+            rolling_ms=tuple(
+                r for r in self.rolling_ms if r > windows[-1] and r % windows[-1] == 0
+            ),
             horizons_ms=tuple(h for h in self.horizons_ms if h >= windows[0]),
             delay_ms=max(self.delay_ms, cadence_ms // 10),
             ring_ms=max(self.ring_ms, 3 * windows[-1]),

@@ -223,6 +223,7 @@ class Worker:
             opened = await asyncio.gather(*(self._open(self._stages[p.topic], p) for p in new))
             self.shells.update(zip(new, opened, strict=True))
             self._settled.set()
+            self._metrics.assigned = True
         except Exception as error:
             self._fail(error)
             raise
@@ -265,6 +266,7 @@ class Worker:
     async def _revoked(self, revoked: set[TP]) -> None:
         """Save what is still ours; by the end of this the partitions may be another's."""
         self._settled.clear()
+        self._metrics.assigned = False
         try:
             async with self._turn:
                 for place in sorted(revoked):

@@ -30,6 +30,7 @@ class WorkerMetrics(Collector):
     def __init__(self, registry: CollectorRegistry, clock: Clock) -> None:
         self.shells: dict[Any, Shell] = {}
         self.lags: dict[Any, int] = {}
+        self.assigned = False
         self._clock = clock
         self._began_ms = clock()
         self._seconds = Counter(
@@ -113,8 +114,9 @@ class WorkerMetrics(Collector):
         """Well if every partition that has records waiting takes them."""
         now = self._clock()
         if not self.shells:
-            young = now - self._began_ms < STALLED_MS
-            return Health(ok=young, waiting="partitions of the city's topics")
+            ok = self.assigned or now - self._began_ms < STALLED_MS
+            return Health(ok=ok, waiting="a partition; the other workers have them all"
+                          if self.assigned else "Kafka to say which partitions are ours")  # fmt: skip
         stuck = [
             f"{shell.name}/{shell.partition}"
             for place, shell in list(self.shells.items())

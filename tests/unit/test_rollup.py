@@ -2,6 +2,8 @@
 
 import msgspec
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from citybrain import batch as readings
 from citybrain import stats
@@ -271,3 +273,75 @@ def test_a_partition_without_a_shard_refuses_with_a_reason(city: City) -> None:
     assert [o.topic for o in out] == [
         "dead-letter",
     ]
+
+
+@st.composite
+def days(draw: st.DrawFn) -> list[tuple[str, int, list[tuple[str, int, float]], bool]]:
+    """(gateway, watermark, rows, sent twice) of two gateways that run more or less together."""
+    steps, now = [], T0
+    for _ in range(draw(st.integers(1, 20))):
+        now += draw(st.sampled_from([0, 3_000, 10_000, 45_000, 400_000]))
+        gateway = draw(st.sampled_from(["g1", "g9"]))
+        lag = draw(st.sampled_from([0, 0, 5_000, 90_000]))
+        rows = draw(
+            st.lists(
+                st.tuples(
+                    st.sampled_from(["d1", "d2", "stranger"]),
+                    st.integers(-1_200, 30).map(lambda s, now=now: now + s * 1_000),
+                    st.sampled_from([0.0, 1.0, 7.0, -1.0, NAN]),
+                ),
+                max_size=6,
+            )
+        )
+        steps.append((gateway, now - lag, rows, draw(st.booleans())))
+    return steps
+
+
+@settings(max_examples=80, deadline=None)
+@given(steps=days())
+def test_every_reading_has_one_fate_and_the_last_revision_holds_what_was_counted(
+    city: City, steps: list[tuple[str, int, list[tuple[str, int, float]], bool]]
+) -> None:
+    log, produced = ShardLog(city, "north"), 0
+    lengths = city.kinds["vehicle_count"].windows_ms
+    for gateway, watermark, rows, twice in steps:
+        if rows:
+            seq = len(log.records)
+            for _ in range(1 + twice):
+                log.batch(gateway, "vehicle_count", rows, watermark, at_ms=watermark, seq=seq)
+                produced += len(rows)
+        else:
+            log.beat(gateway, watermark)
+    log.beat("g1", T0 + 24 * HOUR)
+    log.beat("g9", T0 + 24 * HOUR)
+    log.beat("g9", T0 + 24 * HOUR + 2_000)
+    fates = ("counted", "duplicate", "backfilled", "dead_lettered")
+    assert sum(map(log.count, fates)) == produced
+    # What reached the backfill and the dead letter is not in the windows, all else is.
+    apart = [
+        (batch.roster.names[code], int(batch.time_ms[i]), str(batch.value[i]))
+        for value in [
+            *(o.value for o in log.out if o.topic == "backfill"),
+            *(letter.original for letter in log.letters()),
+        ]
+        if isinstance(batch := readings.decode(value, Rosters()), readings.Batch)
+        for i, code in enumerate(batch.codes.tolist())
+    ]
+    truth: dict[tuple[int, int, str], tuple[int, float]] = {}
+    for _, _, rows, _ in steps:
+        for sensor, at, value in rows:
+            if (sensor, at, str(value)) in apart:
+                apart.remove((sensor, at, str(value)))
+                continue
+            for length in lengths:
+                name = (length, at // length * length, sensor)
+                count, total = truth.get(name, (0, 0.0))
+                truth[name] = (count + 1, total + value)
+    assert not apart
+    last: dict[tuple[int, int, str], tuple[int, float]] = {}
+    for window in log.windows():
+        for i, code in enumerate(window.codes.tolist()):
+            if window.head.kind == "vehicle_count" and window.seen[i]:
+                name = (window.head.window_ms, window.head.start_ms, window.roster.names[code])
+                last[name] = (int(window.seen[i]), float(window.sum[i]))
+    assert last == truth

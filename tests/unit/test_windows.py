@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from citybrain.kinds import KINDS, Kind
 from citybrain.models.panes import CHUNK
 from citybrain.models.windows import Closed, Windows
 
@@ -264,3 +265,15 @@ def test_state_finds_its_sensors_after_the_pack_has_moved_them() -> None:
 def test_windows_that_do_not_divide_each_other_are_refused() -> None:
     with pytest.raises(ValueError, match="70 ms is not a multiple of 20 ms"):
         Windows(1, (10, 20), rolling_ms=(70,))
+
+
+@pytest.mark.parametrize("cadence_s", [0.5, 5, 7, 60, 300, 420, 600, 900, 3_600, 5_400, 86_400])
+@pytest.mark.parametrize("kind", KINDS.values(), ids=lambda kind: kind.name)
+def test_every_kind_has_windows_that_fit_each_other_at_any_cadence(
+    kind: Kind, cadence_s: float
+) -> None:
+    row = kind.at_cadence(round(cadence_s * 1_000))
+    windows = Windows(1, row.windows_ms, row.rolling_ms, row.delay_ms, row.ring_ms)
+    windows.add(np.array([0]), np.array([0]), np.array([1.0]), 0)
+    told = windows.advance(row.windows_ms[-1] + row.delay_ms)
+    assert {w.window_ms for w in told} == {*row.windows_ms, *row.rolling_ms}
