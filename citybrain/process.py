@@ -14,11 +14,11 @@ from typing import Any, cast
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 import msgspec
-from prometheus_client import CollectorRegistry, make_wsgi_app
+from prometheus_client import CollectorRegistry, Gauge, ProcessCollector, make_wsgi_app
 
 from citybrain import log
 from citybrain.clock import wall_clock
-from citybrain.errors import SetupError
+from citybrain.errors import SetupError, UsageError
 
 
 class Health(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,6 +53,17 @@ class _Quiet(WSGIRequestHandler):
         """A scrape every few seconds is no news."""
 
 
+def metrics_door(text: str) -> tuple[str, int]:
+    """Address and port in `ADDRESS:PORT`; 127.0.0.1 and any free one for "".
+
+    Raises UsageError.
+    """
+    address, _, port = (text or "127.0.0.1:0").rpartition(":")
+    if not (address and port.isascii() and port.isdecimal() and int(port) < 65536):
+        raise UsageError(f"CITYBRAIN_METRICS: {text!r}: expected ADDRESS:PORT")
+    return address, int(port)
+
+
 @contextmanager
 def running(
     process: str,
@@ -64,11 +75,21 @@ def running(
     """While this lasts: logs are set up, /metrics and /health are served on 127.0.0.1 (port 0
     takes a free one), and the run file says so (with `data` None there is none).
 
+    `CITYBRAIN_METRICS=ADDRESS:PORT` puts them elsewhere: in a container, another one scrapes.
+    Every process tells its memory, CPU and start time, and whether its health is well.
+
     /health answers 200 or 503 with the JSON of `Health`.
     Raises SetupError if the port is taken or the folder cannot be written.
     """
     log.configure(process, "debug" if os.environ.get("CITYBRAIN_DEBUG") else "info")
     metrics = make_wsgi_app(registry)
+    healthy = Gauge(
+        "citybrain_healthy", "1 while /health answers that work goes on.", registry=None
+    )
+    healthy.set_function(lambda: float(health().ok))
+    ours = (ProcessCollector(registry=None), healthy)
+    address, told = metrics_door(os.environ.get("CITYBRAIN_METRICS", ""))
+    port = port or told
 
     def serve(environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
         if environ["PATH_INFO"] != "/health":
@@ -79,9 +100,11 @@ def running(
         return [msgspec.json.encode(state)]
 
     try:
-        server = make_server("127.0.0.1", port, serve, server_class=_Server, handler_class=_Quiet)
+        server = make_server(address, port, serve, server_class=_Server, handler_class=_Quiet)
     except OSError as error:
-        raise SetupError(f"port: 127.0.0.1:{port} for /metrics of {process}: {error}") from error
+        raise SetupError(f"port: {address}:{port} for /metrics of {process}: {error}") from error
+    for collector in ours:
+        registry.register(collector)
     threading.Thread(target=server.serve_forever, name="metrics", daemon=True).start()
     run = RunFile(process, os.getpid(), int(server.server_port), wall_clock())
     path = data / "run" / f"{process}.json" if data else None
@@ -96,6 +119,8 @@ def running(
     finally:
         server.shutdown()
         server.server_close()
+        for collector in ours:
+            registry.unregister(collector)
         if path:
             path.unlink(missing_ok=True)
 

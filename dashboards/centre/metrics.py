@@ -55,6 +55,19 @@ class CentreMetrics:
             registry=registry,
         )
 
+        self.accounts = Gauge(
+            "citybrain_centre_accounts_readings",
+            "Readings since the city began, by fate, as the parties' accounts say.",
+            ["fate"],
+            registry=registry,
+        )
+        self.unexplained = Gauge(
+            "citybrain_centre_unexplained_readings",
+            "Produced less all that is accounted for. Above 0 while readings are on the log;"
+            " below 0, or above it for long, the sum is broken.",
+            registry=registry,
+        )
+
     def watch_alerts(self, count: Callable[[int], float]) -> None:
         """Ask for the number of active alerts of a severity at each scrape."""
         for severity in (1, 2, 3, 4):

@@ -137,6 +137,9 @@ async def _flush(state: CityState, ring: Ring, metrics: CentreMetrics, clock: Cl
             last_ms = now_ms
             await ring.append(msgspec.json.encode(event))
             metrics.events.inc()
+            for fate, readings in event.figures.counts.items():
+                metrics.accounts.labels(fate).set(readings)
+            metrics.unexplained.set(state.book().unexplained)
             for shard, through_ms in state.through_ms().items():
                 metrics.data_age.labels(shard).set((now_ms - through_ms) / 1000)
         await asyncio.sleep(FLUSH_S)

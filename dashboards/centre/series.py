@@ -2,22 +2,21 @@
 
 import asyncio
 from pathlib import Path
-from typing import Any
 
 import msgspec
 from starlette.exceptions import HTTPException
 
 from citybrain.city import City
 from citybrain.dashboards.centre.frames import ForecastPoint, Frames, Point
-from citybrain.kinds import DAY, HOUR
+from citybrain.kinds import HOUR
 
 HISTORY_HOURS = 24 * 14
-_DAY_SQL = """
-SELECT start_ms, CASE WHEN seen = 0 THEN NULL ELSE {value} END AS value, seen, expected
-FROM read_parquet(?, union_by_name = true)
-WHERE sensor = ? AND window_ms = ? AND start_ms >= ? AND start_ms < ?
-QUALIFY row_number() OVER (PARTITION BY start_ms ORDER BY revision DESC) = 1
-ORDER BY start_ms
+_SQL = """
+SELECT epoch_ms(window_start) AS start_ms, value, seen, expected FROM stats
+WHERE sensor = $1 AND kind = $2 AND window_ms = $3 AND step_ms = window_ms
+  AND window_start >= epoch_ms($4::BIGINT)::timestamptz
+  AND window_start < epoch_ms($5::BIGINT)::timestamptz
+ORDER BY window_start
 """
 
 
@@ -34,30 +33,24 @@ class Series(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class History:
-    """Statistics as the historian has written them to Parquet; empty where there are none."""
+    """Statistics as the historian has written them; empty where there are none yet."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
     def points(
-        self, sensor: str, kind: str, window_ms: int, total: bool, since_ms: int, until_ms: int
+        self, sensor: str, kind: str, window_ms: int, since_ms: int, until_ms: int
     ) -> list[Point]:
         """Windows of a series within [since_ms, until_ms), oldest first."""
-        import duckdb
+        # DuckDB takes a moment to import, and a page without long charts never needs it.
+        from citybrain.history.journal import NAME
+        from citybrain.history.read import Reader
 
-        folder = self._folder / "stats" / f"kind={kind}"
-        # Only the days asked for, so that a long history costs nothing.
-        days = {f"date={_day(ms)}" for ms in range(since_ms, until_ms + DAY, DAY)}
-        files = [
-            str(file) for day in sorted(days) for file in sorted((folder / day).glob("*.parquet"))
-        ]
-        if not files:
+        if not (self._folder / NAME).is_file():
             return []
-        sql = _DAY_SQL.format(value="sum" if total else "sum / seen")
-        with duckdb.connect() as db:
-            db.execute("SET threads = 1")
-            rows = db.execute(sql, [files, sensor, window_ms, since_ms, until_ms]).fetchall()
-        return [Point(start, value, seen, expected) for start, value, seen, expected in rows]
+        with Reader(self._folder, tables=("stats",)) as reader:
+            rows = reader.arrow(_SQL, [sensor, kind, window_ms, since_ms, until_ms])
+        return [Point(*row.values()) for row in rows.to_pylist()]
 
 
 async def series(
@@ -90,7 +83,7 @@ async def series(
     before: list[Point] = []
     if since_ms < until_ms:
         before = await asyncio.to_thread(
-            history.points, sensor, kind, window_ms, row.total, since_ms, until_ms
+            history.points, sensor, kind, window_ms, since_ms, until_ms
         )
     return Series(
         sensor=sensor,
@@ -109,9 +102,3 @@ def _number(name: str, text: str, default: int) -> int:
     if not (text.isascii() and text.isdecimal() and len(text) < 12):
         raise HTTPException(400, f"{name}: {text[:40]!r}: expected a whole number")
     return int(text)
-
-
-def _day(ms: int) -> Any:
-    from datetime import UTC, datetime
-
-    return datetime.fromtimestamp(ms / 1000, UTC).date()

@@ -109,7 +109,7 @@ def application(centre: Centre, hosts: tuple[str, ...] = HOSTS) -> Starlette:
     async def events(request: Request) -> Response:
         asked = request.headers.get("last-event-id") or request.query_params.get("after")
         return StreamingResponse(
-            _stream(centre, asked),
+            event_stream(centre, asked),
             media_type="text/event-stream",
             headers={"X-Accel-Buffering": "no", "Cache-Control": "no-store"},
         )
@@ -164,7 +164,7 @@ def application(centre: Centre, hosts: tuple[str, ...] = HOSTS) -> Starlette:
     )
 
 
-async def _stream(centre: Centre, asked: str | None) -> AsyncIterator[bytes]:
+async def event_stream(centre: Centre, asked: str | None) -> AsyncIterator[bytes]:
     """Server-sent events after `asked` (an id), or after the newest event if None."""
     number = centre.ring.number_of(asked or centre.ring.last_id)
     if number is None:

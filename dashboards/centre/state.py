@@ -18,6 +18,7 @@ from citybrain.findings import Entry, Finding, LinkState, Progress
 from citybrain.fits import Demotion, Fit, Record
 from citybrain.forecasts import Forecast
 from citybrain.kinds import HOUR, MINUTE, SECOND
+from citybrain.ledger import Book, reckon
 from citybrain.stats import Decoded, Passed, Stats
 
 CLEARED_KEPT = 300
@@ -55,7 +56,7 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
     readings_per_s: counted by the engine over the last half minute, None until two accounts
     came. completeness: seen / expected of the newest shortest windows, whole and by kind.
     through_ms: by shard, the event time up to which windows are closed. counts: readings by
-    fate, totals of the engine and of the edge agents. findings: raised in the last hour.
+    fate, totals since the city began (see `citybrain.ledger`). findings: raised in the last hour.
     raised: alerts raised in the last ten minutes.
     """
 
@@ -259,13 +260,14 @@ class CityState:
         whole = sum(expected.values())
         return (round(sum(seen.values()) / whole, 4) if whole else None), by_kind
 
+    def book(self) -> Book:
+        """Where all readings are, as far as the accounts say; the logs are not counted."""
+        return reckon(self._accounts.values(), on_log=0)
+
     def _counts(self) -> dict[str, int]:
-        counts: dict[str, int] = {}
-        for account in self._accounts.values():
-            side = "engine" if account.party == "rollup" else "edge"
-            for fate, number in account.counts.items():
-                counts[f"{side}.{fate}"] = counts.get(f"{side}.{fate}", 0) + number
-        return counts
+        book = self.book()
+        fates = ("produced", "counted", "duplicate", "backfilled", "overflowed", "dead_lettered")
+        return {fate: getattr(book, fate) for fate in fates}
 
     def _rate(self, now_ms: int) -> float | None:
         if len(self._counted) < 2:
@@ -275,7 +277,8 @@ class CityState:
             if at_ms >= last_ms - RATE_MS and last_ms > at_ms:
                 # An account that has stopped coming must not show its old rate for ever.
                 until = last_ms if now_ms - last_ms < RATE_MS else now_ms
-                return round((last - total) / (until - at_ms) * SECOND, 1)
+                # Totals that fell belong to a log that was made anew.
+                return round(max(0, last - total) / (until - at_ms) * SECOND, 1)
         return None
 
     def _models(self) -> list[ModelView]:

@@ -11,14 +11,14 @@ FILE = "targets.json"
 def targets(data: Path) -> list[dict[str, object]]:
     """What `file_sd_configs` reads: one group a process, labelled `process` and `role`.
 
-    role is the process' name without its number (`worker-1` is a `worker`).
+    role is the process' name up to its first hyphen (`worker-1` is a `worker`).
     """
     return [
         {
             "targets": [f"127.0.0.1:{run.port}"],
             "labels": {
                 "process": run.process,
-                "role": run.process.rstrip("0123456789").rstrip("-"),
+                "role": run.process.partition("-")[0],
             },
         }
         for run in living(data)

@@ -158,12 +158,12 @@ export class AlertList {
         h("span", { class: "top" },
           h("strong", { text: this.title(alert) }),
           h("time", { "data-opened": alert.opened_ms, text: this.since(alert) })),
-        h("span", { class: "where", text: this.where(alert) }),
+        h("span", { class: "where" }, h("span", { class: "place", text: this.where(alert) }),
+          alert.generated ? h("span", { class: "mock", text: t("generated.short") }) : null),
         h("span", { class: "facts" },
           h("span", { class: "level", text: t(`severity.${alert.severity}`) }),
           this.measured(alert),
-          alert.acknowledged ? h("span", { class: "flag" }, icon("check", 14), t("alerts.acknowledged")) : null,
-          alert.generated ? h("span", { class: "flag generated", text: t("generated.short") }) : null)));
+          alert.acknowledged ? h("span", { class: "flag" }, icon("check", 14), t("alerts.acknowledged")) : null)));
   }
 
   measured(alert) {
@@ -185,6 +185,7 @@ export class AlertList {
       alert.assignee ? [t("alerts.assignee"), alert.assignee] : null,
       alert.shelved_until_ms > this.store.now() ? [t("alerts.shelved"), `${dayTime(alert.shelved_until_ms)} ${alert.shelved_reason}`] : null,
       alert.suppressed_by ? [t("alerts.suppressed"), this.titleOf(alert.suppressed_by)] : null,
+      alert.place.sensor ? [t("alerts.sensor"), alert.place.sensor] : null,
       ["ID", alert.id],
     ].filter(Boolean);
     return h("div", { class: "detail" },
@@ -209,7 +210,6 @@ export class AlertList {
     const parts = [
       this.links.get(link)?.name || one?.name || "",
       named(this.store.city.zones[zone]) || (zone ? zone : t("place.city")),
-      sensor,
     ];
     return [...new Set(parts.filter(Boolean))].join(" · ");
   }
@@ -219,7 +219,7 @@ export class AlertList {
   }
 
   haystack(alert) {
-    return `${this.title(alert)} ${this.where(alert)} ${t(`severity.${alert.severity}`)} ${NUMERALS[alert.severity]} ${alert.id}`.toLowerCase();
+    return `${this.title(alert)} ${this.where(alert)} ${alert.place.sensor} ${t(`severity.${alert.severity}`)} ${NUMERALS[alert.severity]} ${alert.id}`.toLowerCase();
   }
 
   tick() {

@@ -3,7 +3,12 @@ import { h, put } from "/app/dom.js";
 import { icon } from "/app/symbols.js";
 import { LANGUAGES, age, clock, current, date, named, number, percent, t, zoneName } from "/app/text.js";
 
-export const STALE_MS = 60_000;
+/** From when on data are called old: a minute, longer in a city that measures by the hour. */
+export function staleAfter(city) {
+  const panes = Object.values(city.kinds).map((kind) => kind.pane_ms);
+  return Math.max(60_000, 3 * Math.min(...panes));
+}
+
 const FLOOD = 10;
 
 /** Age of the newest closed window of any shard, and of the oldest. */
@@ -54,7 +59,7 @@ export class Header {
   tick() {
     const { newest } = ages(this.store);
     const cut = this.store.status !== "open";
-    const stale = cut || newest > STALE_MS;
+    const stale = cut || newest > staleAfter(this.store.city);
     const state = cut ? "reconnecting" : !this.store.ready ? "starting" : stale ? "stale" : "live";
     document.body.dataset.state = state;
     this.live.className = `live ${state}`;
@@ -98,11 +103,10 @@ export class Footer {
     if (!figures) return;
     const counts = figures.counts;
     put(this.values.rate, number(figures.readings_per_s, figures.readings_per_s < 100 ? 1 : 0));
-    put(this.values.counted, number(counts["engine.counted"] ?? 0));
+    put(this.values.counted, number(counts.counted));
     put(this.values.complete, percent(figures.completeness));
-    const refused = (counts["engine.dead_lettered"] ?? 0) + (counts["edge.invalid"] ?? 0) + (counts["edge.conflict"] ?? 0);
-    put(this.values.refused, number(refused));
-    put(this.values.backfilled, number(counts["engine.backfilled"] ?? 0));
+    put(this.values.refused, number(counts.dead_lettered));
+    put(this.values.backfilled, number(counts.backfilled));
     put(this.values.findings, number(figures.findings));
     const able = figures.models.filter((model) => this.store.city.kinds[model.kind].horizons_ms.length);
     const fitted = able.filter((model) => model.shards && model.fitted === model.shards).length;
@@ -111,6 +115,7 @@ export class Footer {
     const shards = Object.keys(this.store.city.rosters);
     const few = shards.length <= 12;
     const now = this.store.now();
+    const limit = staleAfter(this.store.city);
     const rows = shards.map((shard) => ({ shard, ms: now - (figures.through_ms[shard] ?? -Infinity) }));
     const shown = few ? rows : rows.sort((a, b) => b.ms - a.ms).slice(0, 6);
     if (this.shards.children.length !== shown.length) {
@@ -120,7 +125,7 @@ export class Footer {
       const [dot, name, value] = this.shards.children[place].children;
       put(name, named(this.store.city.zones[shard]) || shard);
       put(value, age(ms));
-      dot.className = ms < STALE_MS ? "good" : ms < 3 * STALE_MS ? "warn" : "bad";
+      dot.className = ms < limit ? "good" : ms < 3 * limit ? "warn" : "bad";
     });
   }
 }

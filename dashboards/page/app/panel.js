@@ -205,7 +205,7 @@ export class Panel {
       tzDate: (seconds) => uPlot.tzDate(new Date(seconds * 1000), zone),
       padding: [8, 12, 0, 0],
       cursor: { drag: { x: false, y: false }, points: { size: 7 } },
-      legend: { live: true, markers: { width: 0 } },
+      legend: { live: true, markers: { width: 0 }, mount: (u, legend) => this.plot.append(legend) },
       scales: { x: { time: true }, y: { range: (u, low, high) => span(low, high, kind) } },
       axes: [
         { ...axis, values: (u, splits) => splits.map((v) => label(v, u)), space: 70 },
@@ -219,7 +219,10 @@ export class Panel {
         { label: t("panel.upper"), stroke: "transparent", width: 0, value: shown, points: { show: false }, spanGaps: true },
       ],
       bands: [{ series: [4, 3], fill: colour("--forecast-band") }],
-      hooks: { draw: [(u) => this.completeness(u, colour)] },
+      hooks: {
+        draw: [(u) => this.completeness(u, colour)],
+        setCursor: [(u) => this.plot.classList.toggle("pointed", u.cursor.idx !== null && u.cursor.idx !== undefined)],
+      },
     };
   }
 
@@ -246,7 +249,7 @@ export class Panel {
 
   size() {
     const box = this.plot.getBoundingClientRect();
-    return { width: Math.max(240, Math.floor(box.width)), height: Math.max(90, Math.floor(box.height) - 30) };
+    return { width: Math.max(240, Math.floor(box.width)), height: Math.max(90, Math.floor(box.height)) };
   }
 
   resize() {
@@ -270,8 +273,11 @@ export class Panel {
   }
 }
 
+/** The newest forecast at the shortest horizon, if its time is still to come. */
 function soonest(forecasts, now) {
-  return Object.values(forecasts).flat().filter(([target]) => target >= now).sort((a, b) => a[0] - b[0])[0];
+  const shortest = Math.min(...Object.keys(forecasts).map(Number));
+  const newest = forecasts[shortest]?.at(-1);
+  return newest && newest[0] >= now ? newest : null;
 }
 
 /** The y axis: from zero for what cannot be negative, with air above. */
