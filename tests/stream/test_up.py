@@ -1,0 +1,137 @@
+"""A whole city by one command: it lives, survives a kill, stops without a trace, goes on."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+DEADLINE_S = 240
+SPAN_S = 900 if os.environ.get("CITYBRAIN_TEST_SIZE") == "full" else 100
+
+
+class Up:
+    """One `citybrain up` as a user starts it."""
+
+    def __init__(self, data: Path, *words: str) -> None:
+        self.data = data
+        self.errors = data.parent / f"stderr-{time.monotonic_ns()}"
+        with self.errors.open("wb") as errors:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "citybrain", "up", "--data", str(data), "--json",
+                 "--days", "0", "--city", "adlershof", *words],
+                stdout=subprocess.PIPE, stderr=errors,
+            )  # fmt: skip
+
+    def page(self) -> str:
+        """The page's address, as it stands on the terminal."""
+        found = until(lambda: [w for w in self.errors.read_text().split() if w.startswith("http")])
+        return str(found[0])
+
+    def child(self, name: str) -> psutil.Process:
+        """A child process by its run file."""
+        return psutil.Process(json.loads((self.data / "run" / f"{name}.json").read_text())["pid"])
+
+    def family(self) -> list[psutil.Process]:
+        """All processes below this one."""
+        return psutil.Process(self.process.pid).children(recursive=True)
+
+    def finish(self) -> dict[str, Any]:
+        """Wait for the end; the object that it prints."""
+        out, _ = self.process.communicate(timeout=DEADLINE_S)
+        assert self.process.returncode == 0, self.errors.read_text()[-4000:]
+        report: dict[str, Any] = json.loads(out)
+        return report
+
+
+def until(true: Callable[[], Any], seconds: float = DEADLINE_S) -> Any:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if found := true():
+            return found
+        time.sleep(0.2)
+    raise AssertionError(f"not within {seconds} s")
+
+
+def read(address: str) -> Any:
+    with urllib.request.urlopen(address, timeout=10) as answer:
+        return json.load(answer)
+
+
+def adds_up(report: dict[str, Any]) -> bool:
+    fates = ("counted", "duplicate", "backfilled", "overflowed", "dead_lettered", "in_flight")
+    return bool(report["produced"] == sum(report[fate] for fate in fates))
+
+
+@pytest.mark.world
+@pytest.mark.browser
+def test_a_city_survives_a_killed_worker_stops_without_a_trace_and_goes_on(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    first = Up(data, "--for", str(SPAN_S))
+    page = first.page()
+    until(lambda: read(f"{page}api/state")["alerts"], SPAN_S)
+    victim = first.child("worker-1")
+    victim.send_signal(signal.SIGKILL)
+    victim.wait(10)
+    until(
+        lambda: (
+            (data / "run" / "worker-1.json").exists() and first.child("worker-1").pid != victim.pid
+        )
+    )
+    family = first.family()
+    assert len(family) >= 6
+    report = first.finish()
+    assert report["restarts"]["worker-1"] == 1
+    assert report["sum_holds"]
+    assert adds_up(report)
+    assert report["counted"] > 0
+    assert report["in_flight"] == 0
+    assert report["stats"] > 0
+    assert report["first_stat_s"] is not None
+    dead = next(event for event in report["events"] if event["what"] == "dead")
+    assert dead["detected"]
+    assert "sensor-silent" in dead["by"]
+    _, left = psutil.wait_procs(family, timeout=5)
+    assert left == []
+
+    # A second one, ended by Ctrl-C, goes on where the first one stopped.
+    second = Up(data)
+    page = second.page()
+    until(lambda: read(f"{page}api/state")["alerts"])
+    family = second.family()
+    second.process.send_signal(signal.SIGINT)
+    again = second.finish()
+    assert again["sum_holds"]
+    assert adds_up(again)
+    assert again["counted"] > report["counted"]
+    _, left = psutil.wait_procs(family, timeout=5)
+    assert left == []
+
+
+def test_a_taken_page_port_and_a_data_folder_in_use_are_named(tmp_path: Path) -> None:
+    import socket
+
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        up = Up(tmp_path / "data", "--page-port", str(port))
+        assert up.process.wait(DEADLINE_S) == 3
+        assert f"page_port: port {port} of 127.0.0.1" in up.errors.read_text()
+        assert "Traceback" not in up.errors.read_text()
+
+
+def test_a_broken_pack_stops_up_before_anything_starts(tmp_path: Path) -> None:
+    folder = tmp_path / "town"
+    folder.mkdir()
+    (folder / "city.toml").write_text('id = "town"\n')
+    up = Up(tmp_path / "data", "--city", str(folder))
+    assert up.process.wait(DEADLINE_S) == 4
+    assert "sensors.csv: missing" in up.errors.read_text()
+    assert not (tmp_path / "data" / "kafka").exists()
