@@ -28,8 +28,11 @@ class Condition(Protocol):
     def fresh(self, n: int) -> Arrays:
         """State of `n` sensors before the first window."""
 
-    def score(self, state: Arrays, seen: Seen) -> Array:
-        """1 or more where the condition holds; NaN where this window says nothing of it."""
+    def score(self, state: Arrays, seen: Seen, dark: Array) -> Array:
+        """1 or more where the condition holds; NaN where this window says nothing of it.
+
+        dark: sensors of which nothing could be heard, whatever they said.
+        """
 
 
 def _same(times: Array, value: int) -> Array:
@@ -40,7 +43,7 @@ class Silent:
     """Nothing heard: time since the last reading over `silent_ms`.
 
     A sensor that has never spoken is counted from the first window that was looked at; a
-    parked one from the end of its maintenance.
+    parked one from the end of its maintenance. While it is dark its time stands still.
     """
 
     name = "silent"
@@ -58,12 +61,14 @@ class Silent:
         """heard_ms: when it last spoke, -1 before the first window."""
         return {"heard_ms": np.full(n, -1, dtype=np.int64)}
 
-    def score(self, state: Arrays, seen: Seen) -> Array:
+    def score(self, state: Arrays, seen: Seen, dark: Array) -> Array:
         """As in `Condition`."""
         heard = _same(state["heard_ms"], seen.start_ms)
         heard = np.maximum(heard, np.where(seen.count > 0, seen.last_ms, -1))
+        heard = np.where(dark, heard + seen.window_ms, heard)
         state["heard_ms"][:] = np.where(seen.parked, seen.end_ms, heard)
-        return np.asarray((seen.end_ms - heard) / seen.kind.health.silent_ms)
+        score = (seen.end_ms - heard) / seen.kind.health.silent_ms
+        return np.where(dark, np.nan, score)
 
 
 class Stuck:
@@ -84,7 +89,7 @@ class Stuck:
         """value: the constant so far, since_ms: start of the first window that had it."""
         return {"value": np.full(n, np.nan), "since_ms": np.full(n, -1, dtype=np.int64)}
 
-    def score(self, state: Arrays, seen: Seen) -> Array:
+    def score(self, state: Arrays, seen: Seen, dark: Array) -> Array:
         """As in `Condition`; a window without readings neither breaks nor proves it."""
         limit = seen.kind.health.stuck_ms
         if limit is None:
@@ -122,7 +127,7 @@ class Chattering:
         """Nothing to remember."""
         return {}
 
-    def score(self, state: Arrays, seen: Seen) -> Array:
+    def score(self, state: Arrays, seen: Seen, dark: Array) -> Array:
         """As in `Condition`."""
         return np.asarray(seen.count / (seen.kind.health.chatter_factor * seen.expected))
 
@@ -147,7 +152,7 @@ class Impossible:
         """last: value of the last reading, at_ms its time."""
         return {"last": np.full(n, np.nan), "at_ms": np.full(n, -1, dtype=np.int64)}
 
-    def score(self, state: Arrays, seen: Seen) -> Array:
+    def score(self, state: Arrays, seen: Seen, dark: Array) -> Array:
         """As in `Condition`. A step across a gap of more than two windows is no step."""
         kind, there = seen.kind, seen.count > 0
         edge = there & (seen.max >= kind.high) & (kind.health.rest != kind.high)

@@ -4,7 +4,7 @@ import numpy as np
 
 from citybrain.errors import PackError
 from citybrain.kinds import Kind
-from citybrain.models.block import Arrays
+from citybrain.models.block import Array, Arrays
 from citybrain.models.detectors.base import Axis, Detector, Scored, limits
 from citybrain.models.health import CONDITIONS, Condition
 from citybrain.models.seen import Seen
@@ -13,13 +13,22 @@ from citybrain.rules import Rule
 GATEWAY = "gateway-silent"
 
 
+def dark(axis: Axis, seen: Seen) -> Array:
+    """Sensors of a gateway that has several of them here and none of which said anything: what
+    is wrong is the gateway or the way to it, and nothing is known of the sensor."""
+    many = len(axis.gateways)
+    mine = np.bincount(axis.gateway_of, ~seen.parked, many)
+    heard = np.bincount(axis.gateway_of, seen.count > 0, many)
+    return np.asarray(((mine > 1) & (heard == 0))[axis.gateway_of])
+
+
 class Health:
     """One condition of every sensor of a kind; the score is 1 where it begins to hold."""
 
     def __init__(self, rule: Rule, kind: Kind, axis: Axis, condition: Condition) -> None:
         self.names = axis.names
         self.limits = limits(rule, 1.0, calm_rows=condition.calm_rows, stale_ms=2**60)
-        self._kind, self._condition = kind, condition
+        self._kind, self._condition, self._axis = kind, condition, axis
 
     def takes(self, window_ms: int) -> bool:
         """As in `Detector`."""
@@ -31,7 +40,7 @@ class Health:
 
     def score(self, state: Arrays, seen: Seen) -> Scored:
         """As in `Detector`."""
-        score = self._condition.score(state, seen)
+        score = self._condition.score(state, seen, dark(self._axis, seen))
         return Scored(score, seen.last, None, lambda row: {"condition": self._condition.name})
 
 

@@ -106,6 +106,21 @@ def test_a_silent_sensor_is_found_and_comes_back() -> None:
     assert told[0].at_ms == MONDAY + 40 * SECOND
 
 
+def test_an_outage_of_everything_is_one_finding_and_not_one_a_sensor() -> None:
+    """As after a restart of the whole system: what could not be heard is not silent."""
+    outage = rule("outage", "health", settings={"condition": "gateway-silent"})
+    stage, log = Analyse(city([SILENT, outage]), 0), Log()
+    everybody = {name: [3.0] for name in ("d1", "d2", "d3", "d4")}
+    outs = run(stage, log, window("vehicle_count", MONDAY, everybody))
+    outs += run(stage, log, *(window("vehicle_count", MONDAY + i * PANE, {}) for i in range(1, 9)))
+    outs += run(stage, log, window("vehicle_count", MONDAY + 9 * PANE, everybody))
+    assert {f.rule for f in found(outs)} == {"outage"}
+    # Who stays away when the others are back is silent, for as long as that could be known.
+    without = {name: [3.0] for name in ("d1", "d2", "d3")}
+    panes = (window("vehicle_count", MONDAY + i * PANE, without) for i in range(10, 20))
+    assert {f.place.sensor for f in found(run(stage, log, *panes)) if f.rule == "silent"} == {"d4"}
+
+
 def test_a_sensor_in_maintenance_is_neither_silent_nor_hot() -> None:
     stage, log = Analyse(city([HOT, SILENT]), 0), Log()
     parked = Rules(shard="north", pack="p1", settings={"maintenance.d1": True}, at_ms=0)
