@@ -115,8 +115,8 @@ class WorkerMetrics(Collector):
         now = self._clock()
         if not self.shells:
             ok = self.assigned or now - self._began_ms < STALLED_MS
-            return Health(ok=ok, waiting="a partition; the other workers have them all"
-                          if self.assigned else "Kafka to say which partitions are ours")  # fmt: skip
+            spare = "a partition; other workers have them all"
+            return Health(ok=ok, waiting=spare if self.assigned else "Kafka to assign partitions")
         stuck = [
             f"{shell.name}/{shell.partition}"
             for place, shell in list(self.shells.items())
