@@ -24,7 +24,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from citybrain import log
 from citybrain.edge import fates, forms
-from citybrain.edge.intake import Lane, Outcome
+from citybrain.edge.merge import Lane, Outcome
 from citybrain.edge.sources.base import Context, SourceConfig
 from citybrain.edge.spool import SpoolFull
 from citybrain.errors import InvalidInput, SetupError

@@ -19,7 +19,7 @@ from paho.mqtt.properties import Properties
 
 from citybrain import log
 from citybrain.edge import forms
-from citybrain.edge.intake import UNKNOWN, Lane
+from citybrain.edge.merge import UNKNOWN, Lane
 from citybrain.edge.sources.base import Context, SourceConfig
 from citybrain.edge.spool import SpoolFull
 from citybrain.errors import InvalidInput, SetupError
