@@ -199,3 +199,7 @@ class Journal:
             "delete from files where dropped_ms < ? returning path", (before_ms,)
         ).fetchall()
         return [path for (path,) in rows]
+
+    def begin_logs_anew(self) -> None:
+        """The logs begin at offset 0 again (another cluster); what is in history stays."""
+        self._db.execute("delete from offsets")
