@@ -18,6 +18,7 @@ from citybrain import log
 from citybrain.city import City
 from citybrain.clock import Clock, wall_clock
 from citybrain.errors import InvalidInput
+from citybrain.history.compact import Compactor
 from citybrain.history.intake import Intake
 from citybrain.history.journal import Partition
 from citybrain.history.recompute import Recompute
@@ -31,6 +32,7 @@ from citybrain.topics import TOPICS, full_name
 LOGS = ("readings", "backfill", *DECODERS)
 _FETCH_RECORDS = 2_000
 _IDLE_POLLS = 8
+_TEND_S, _TEND_SOON_S = 10.0, 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +53,7 @@ class Historian:
         self._clock = clock
         self._intake = Intake(city.kinds, store.journal.sequences())
         self._recompute = Recompute(store, city, clock)
+        self._compactor = Compactor(store, clock)
         self.stale = bool(store.journal.stale())
         self.offsets: dict[Partition, int] = store.journal.offsets()
         self._moved: dict[Partition, int] = {}
@@ -74,6 +77,9 @@ class Historian:
             "citybrain_historian_recomputed_windows", "Windows of late readings written.",
             registry=registry,
         )  # fmt: skip
+        self._merged = Counter(
+            "citybrain_historian_merged_files", "Files merged or expired.", registry=registry
+        )
         self._log = log.get(__name__)
         self.flushed_ms = 0
         self.written_rows = 0
@@ -132,6 +138,13 @@ class Historian:
             return False
         self._recomputed.inc(self._recompute.run(work))
         return True
+
+    def tend(self) -> bool:
+        """Merge small files and let old ones go; True if there may be more to do."""
+        gone = self._compactor.step()
+        self._compactor.sweep()
+        self._merged.inc(gone)
+        return gone > 0
 
 
 async def run(
@@ -223,6 +236,7 @@ async def _consume(
 ) -> None:
     since: float | None = None
     measured = 0.0
+    tend = time.monotonic() + _TEND_S
     barrier = _Barrier(consumer, city, limits.quiet_ms)
     while not stop.is_set():
         got = await consumer.getmany(timeout_ms=250, max_records=_FETCH_RECORDS)
@@ -248,6 +262,9 @@ async def _consume(
                 since = None
                 if not await asyncio.to_thread(historian.recompute, until_ms):
                     barrier.again()
+        if now >= tend:
+            more = await asyncio.to_thread(historian.tend)
+            tend = now + (_TEND_SOON_S if more else _TEND_S)
         if now - measured >= 2:
             state.measured(await _lag(consumer))
             measured = now

@@ -126,9 +126,10 @@ class Recompute:
         time, value = _ms(got, "time").to_numpy(), got.column("value").to_numpy()
         good = (sensor >= 0) & (value >= kind.low) & (value <= kind.high)
         good &= got.column("quality").to_numpy() < BAD
-        good &= time <= _ms(got, "known_at").to_numpy() + _FUTURE_MS
+        known = _ms(got, "known_at").to_numpy()
+        good &= time <= known + _FUTURE_MS
         generated = got.column("generated").to_numpy()
-        return regroup.of_readings(*(c[good] for c in (sensor, time, value, generated)))
+        return regroup.of_readings(*(c[good] for c in (sensor, time, value, generated, known)))
 
     def _rows(
         self, kind: Kind, names: list[str], window: int, step: int, told: Grouped

@@ -40,11 +40,15 @@ class Grouped:
 
 
 def of_readings(
-    sensor: Integers, time_ms: Integers, value: Floats, generated: npt.NDArray[np.bool_]
+    sensor: Integers,
+    time_ms: Integers,
+    value: Floats,
+    generated: npt.NDArray[np.bool_],
+    known_ms: Integers,
 ) -> Grouped:
-    """Readings as windows of a moment each. Of several of one sensor at one time, the first in
-    the given order counts."""
-    order = np.lexsort((time_ms, sensor))
+    """Readings as windows of a moment each. Of several of one sensor at one time, the one that
+    was known first counts."""
+    order = np.lexsort((known_ms, time_ms, sensor))
     by, at = sensor[order], time_ms[order]
     order = order[np.append(True, (by[1:] != by[:-1]) | (at[1:] != at[:-1]))[: len(order)]]
     sensor, time_ms, value = sensor[order], time_ms[order], value[order]
