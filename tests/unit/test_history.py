@@ -16,10 +16,10 @@ from citybrain.errors import SetupError, UsageError
 from citybrain.findings import Place
 from citybrain.history.intake import Intake
 from citybrain.history.journal import Journal
-from citybrain.history.read import Reader, moment
+from citybrain.history.read import VIEWS, Reader, moment
 from citybrain.history.rows import Rows
 from citybrain.history.store import Store, ranges_of
-from citybrain.history.tables import TIME
+from citybrain.history.tables import TABLES, TIME
 from citybrain.kinds import DAY, KINDS
 from citybrain.stage import Record
 
@@ -203,3 +203,14 @@ def test_a_newer_journal_is_not_touched(tmp_path: Path) -> None:
         db.execute("pragma user_version=99")
     with pytest.raises(SetupError, match="version 99 is newer"):
         Journal(tmp_path)
+
+
+def test_every_table_and_column_is_described_in_the_documentation() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "history.md").read_text("utf-8")
+    for table in TABLES.values():
+        assert f"\n### {table.name}\n" in text
+        for name, (_, meaning) in table.columns.items():
+            assert f"| `{name}` | " in text, name
+            assert f"| {meaning} |" in text, name
+    for view, meaning in VIEWS.items():
+        assert f"| `{view}` | {meaning} |" in text
