@@ -3,8 +3,9 @@
 import csv
 import hashlib
 import json
+import math
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import date
 from pathlib import Path
 from typing import Any, TypeVar
@@ -130,7 +131,7 @@ def _kinds(path: Path, rows: Mapping[str, _KindRow]) -> dict[str, Kind]:
 def _sensors(path: Path, top: _CityFile, kinds: Mapping[str, Kind]) -> dict[str, Sensor]:
     sensors: dict[str, Sensor] = {}
     with path.open(encoding="utf-8", newline="") as file:
-        for row in csv.DictReader(file, strict=True):
+        for row in _rows(path, file):
             line = f"{path}: line {len(sensors) + 2}"
             try:
                 sensor = Sensor(
@@ -153,6 +154,13 @@ def _sensors(path: Path, top: _CityFile, kinds: Mapping[str, Kind]) -> dict[str,
     if not sensors:
         raise PackError(f"{path}: no sensor in it")
     return sensors
+
+
+def _rows(path: Path, file: Iterable[str]) -> Iterator[dict[str, Any]]:
+    try:
+        yield from csv.DictReader(file, strict=True)
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise PackError(f"{path}: not a readable CSV file in UTF-8: {error}") from error
 
 
 def _check_sensor(
@@ -192,14 +200,27 @@ def _links(path: Path, zones: Iterable[str]) -> dict[str, Link]:
                 lanes=int(facts["lanes"]),
                 line=tuple((float(x), float(y)) for x, y in feature["geometry"]["coordinates"]),
             )
-            if link.id in links:
-                raise PackError(f"{path}: {link.id}: stands here twice")
-            if link.zone not in zones:
-                raise PackError(f"{path}: {link.id}: zone: {link.zone!r} is not in city.toml")
+            _check_link(path, link, zones, links)
             links[link.id] = link
-    except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise PackError(f"{path}: feature {len(links)}: {error!r}") from error
     return links
+
+
+def _check_link(path: Path, link: Link, zones: Iterable[str], before: Mapping[str, Link]) -> None:
+    if link.id in before:
+        raise PackError(f"{path}: {link.id}: stands here twice")
+    if link.zone not in zones:
+        raise PackError(f"{path}: {link.id}: zone: {link.zone!r} is not in city.toml")
+    for name, value in (("length_m", link.length_m), ("speed_kmh", link.speed_kmh)):
+        if not 0 < value < math.inf:
+            raise PackError(f"{path}: {link.id}: {name}: {value} is not above 0")
+    if link.lanes < 1:
+        raise PackError(f"{path}: {link.id}: lanes: {link.lanes} is not 1 or more")
+    if len(link.line) < 2 or not all(abs(x) <= 180 and abs(y) <= 90 for x, y in link.line):
+        raise PackError(
+            f"{path}: {link.id}: coordinates: expected two or more points in WGS-84 degrees"
+        )
 
 
 def _rules(path: Path, kinds: Mapping[str, Kind]) -> dict[str, Rule]:

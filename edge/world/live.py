@@ -42,6 +42,7 @@ class _Live:
     ) -> None:
         self._city, self._options, self._clock = city, options, clock
         self._folder = Folder(options.data / "world")
+        self._unsent = self._folder.path / "unsent.msgpack"
         gateways = sorted({s.gateway for s in city.sensors.values()})
         tokens = self._folder.tokens(gateways, options.data, clock())
         self._post = Post(options.edge, tokens, registry, clock=clock, mqtt=options.mqtt)
@@ -77,7 +78,7 @@ class _Live:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Enter, live, and leave so that a later run can go on."""
-        self._post.take_up(self._folder.path / "unsent.msgpack")
+        self._post.take_up(self._unsent)
         sending = asyncio.create_task(self._post.run())
         past: PastProcess | None = None
         try:
@@ -104,7 +105,7 @@ class _Live:
             sending.cancel()
             with suppress(asyncio.CancelledError):
                 await sending
-            self._post.leave(self._folder.path / "unsent.msgpack")
+            self._post.leave(self._unsent)
             write(self._folder.path / "sent.json", msgspec.to_builtins(self._post.counts))
             if self._world:
                 self._world.close()
@@ -139,6 +140,8 @@ class _Live:
         if world.take_news():
             schedule.write(self._folder.path / "events.json", world.events)
         if now % INTERVAL_S == 0:
+            # In this order a killed world neither forgets readings nor makes them up anew.
+            self._post.leave(self._unsent)
             self._folder.write_spans([*self._spans, (first * 1000, now * 1000)])
         if now % STATE_EVERY_S == 0:
             world.save(self._folder.state_file(now))

@@ -1,7 +1,8 @@
 """The past: days that nobody lived through, simulated at full speed in a process of its own.
 
 Full microsimulation, as the living world; its readings take the backfill lane. It goes on
-where it was stopped: what is done, and the simulator's state there, are kept at every flush.
+where it was stopped: what is done, the simulator's state there, and readings that the agent
+has not taken yet are kept at every flush.
 """
 
 import asyncio
@@ -73,6 +74,7 @@ class _Past:
     def __init__(self, job: _Job, city: City, registry: CollectorRegistry) -> None:
         self._job, self._city = job, city
         self._folder = Folder(Path(job.data) / "world")
+        self._unsent = self._folder.path / "unsent-past.msgpack"
         gateways = sorted({s.gateway for s in city.sensors.values()})
         tokens = self._folder.tokens(gateways, Path(job.data), wall_clock())
         self.post = Post(job.edge, tokens, registry, lane="backfill", bound=10_000_000)
@@ -96,6 +98,8 @@ class _Past:
 
     async def run(self) -> None:
         """Until all is done, or somebody says stop, or the parent is gone."""
+        self.post.take_up(self._unsent)
+        await self.post.drained(self._stopped)
         for gap in self._open():
             self._keep(gap[0])
             await self._fill(gap)
@@ -129,7 +133,7 @@ class _Past:
             world.close()
 
     async def _flush(self, world: World, until: int) -> None:
-        """Simulate until then, have it all taken, and keep that it was. All or nothing."""
+        """Simulate until then, keep it and that it is done, and have it all taken."""
         begun = world.second
         sent: dict[str, list[Reading]] = {}
         while world.second < until:
@@ -143,14 +147,15 @@ class _Past:
                 return
         for gateway, readings in sent.items():
             self.post.put(gateway, readings)
-        await self.post.drained(self._stopped)
-        if self.post.counts.pending:
-            return
+        # From here on these readings exist, taken or not: simulated again they would differ.
+        self.post.leave(self._unsent)
         world.save(self._folder.state_file(until))
         self._progress.done = joined([*self._progress.done, (begun * 1000, until * 1000)])
         self._progress.readings += sum(map(len, sent.values()))
         self._keep(until * 1000)
         self._folder.forget_state(begun)
+        await self.post.drained(self._stopped)
+        self.post.leave(self._unsent)
 
     def _keep(self, through_ms: int) -> None:
         self._progress.through_ms = through_ms

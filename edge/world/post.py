@@ -150,11 +150,16 @@ class Post:
                 await asyncio.wait_for(self._settled.wait(), 0.5)
 
     def leave(self, path: Path) -> None:
-        """Keep what was not taken for the next start (`take_up`), whole or not at all."""
+        """Keep what is not taken yet for the next start (`take_up`), whole or not at all.
+
+        Sent again, these are the same bytes: an agent that has them already refuses repeats.
+        """
         kept = {g.name: list(g.waiting) for g in self._gateways.values() if g.waiting}
         if kept:
             path.with_suffix(".tmp").write_bytes(msgspec.msgpack.encode(kept))
             path.with_suffix(".tmp").replace(path)
+        else:
+            path.unlink(missing_ok=True)
 
     def take_up(self, path: Path) -> None:
         """Send what an earlier run left."""
@@ -164,7 +169,6 @@ class Post:
                 for batch in batches:
                     self._count("produced", batch.readings)
                     self._add(self._gateways[name], batch)
-            path.unlink()
 
     async def _publish(self, host: str, port: int, gateway: _Gateway) -> None:
         """As `_serve`, by MQTT with quality of service 1; a lost connection is made again."""

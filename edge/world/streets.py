@@ -95,7 +95,7 @@ class Streets:
                 "--time-to-teleport", str(STANDSTILL_S),
                 "--device.rerouting.probability", "0.7", "--device.rerouting.period", "120",
                 "--save-state.transportables", "--save-state.rng", "--save-state.constraints",
-                "--pedestrian.model", "nonInteracting",
+                "--pedestrian.model", "striping",
             ]  # fmt: skip
             if state is not None:
                 options += ["--load-state", str(state)]
@@ -192,9 +192,18 @@ class Streets:
         """Past a crash everybody creeps, on the open lanes too, until it is cleared away."""
         lanes = [f"{event.link}_{n}" for n in range(self._sumo.edge.getLaneNumber(event.link))]
         usual = {lane: self._sumo.lane.getMaxSpeed(lane) for lane in lanes}
-        for lane in lanes:
-            self._sumo.lane.setMaxSpeed(lane, min(CREEP_M_S, usual[lane]))
+        self._creep(usual)
         self.memory.slowed.append((event.to_ms // 1000, usual))
+
+    def _creep(self, usual: dict[str, float]) -> None:
+        for lane, speed in usual.items():
+            self._sumo.lane.setMaxSpeed(lane, min(CREEP_M_S, speed))
+
+    def recall(self, memory: StreetsMemory) -> None:
+        """Take up what a saved state lacks."""
+        self.memory = memory
+        for _, usual in memory.slowed:
+            self._creep(usual)
 
     def _speed_up(self) -> None:
         for over, usual in [s for s in self.memory.slowed if s[0] <= self.second]:

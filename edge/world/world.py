@@ -122,7 +122,7 @@ class World:
         nox, pm, co, energy = np.array(memory.traffic)
         self.streets.traffic = Traffic(nox, pm, co, energy, memory.samples)
         self._faults.held = memory.held
-        self.streets.memory = memory.streets
+        self.streets.recall(memory.streets)
         self._events |= {event.id: event for event in memory.events}
 
     def step(self) -> dict[str, list[Reading]]:
@@ -146,7 +146,7 @@ class World:
         readings = [r for r in self.streets.readings() if r[1] in self._kinds[r[0]]]
         if now % MINUTE_S == 0:
             readings += self._stations(now * 1000)
-        bent = self._faults.bend(readings, self._happening(now * 1000 - 1))
+        bent = self._faults.bend(readings, self._happening(now * 1000))
         by_gateway: dict[str, list[Reading]] = {}
         for reading in bent:
             by_gateway.setdefault(self._gateway[reading[0]], []).append(reading)
