@@ -22,6 +22,7 @@ from citybrain.edge.world.faults import Reading
 from citybrain.edge.world.folder import Folder, Span, gaps, joined, write
 from citybrain.edge.world.options import Options
 from citybrain.edge.world.post import Post
+from citybrain.edge.world.streets import INTERVAL_S
 from citybrain.edge.world.world import World
 from citybrain.pack import load
 from citybrain.process import Health, running, stop_event
@@ -49,7 +50,8 @@ class PastProcess:
     """The child that fills the days before `to_ms`. End it before the data folder is left."""
 
     def __init__(self, city: City, options: Options, to_ms: int) -> None:
-        from_ms = to_ms - round(options.days * 86_400_000)
+        whole = INTERVAL_S * 1000
+        from_ms = to_ms - round(options.days * 86_400_000 / whole) * whole
         job = _Job(
             str(city.folder), str(options.data), options.edge, options.seed, from_ms, to_ms,
             options.past_share, options.given is None,

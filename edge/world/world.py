@@ -42,7 +42,7 @@ class World:
     """A city's world from one second on. Same pack, seed, start and events: same readings.
 
     state: saved by `save` at that second. by_chance: events come by themselves; others are
-    given to `plan_events`.
+    given to `plan_events`. second: a multiple of ten, as detectors report.
     """
 
     def __init__(
@@ -54,6 +54,8 @@ class World:
         state: Path | None = None,
         by_chance: bool = True,
     ) -> None:
+        if second % INTERVAL_S:
+            raise ValueError(f"second: {second} is not a multiple of {INTERVAL_S}")
         self.city, self._seed = city, seed
         self.plan = Plan.read(city.folder)
         self.stage = stage_of(city, self.plan)
