@@ -12,7 +12,10 @@ def world(
     edge: Annotated[
         str, typer.Option(help="URL of the edge agent's HTTP source.")
     ] = "http://127.0.0.1:8040",
-    speed: Annotated[float, typer.Option(min=0.01, help="Simulated seconds a second.")] = 1.0,
+    speed: Annotated[
+        float,
+        typer.Option(min=0.01, help="Above 1: live through --days at this speed up to now."),
+    ] = 1.0,
     days: Annotated[
         float, typer.Option(min=0, help="Past days to fill in the background; 0 for none.")
     ] = 3.0,

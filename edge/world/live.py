@@ -47,7 +47,10 @@ class _Live:
         tokens = self._folder.tokens(gateways, options.data, clock())
         self._post = Post(options.edge, tokens, registry, clock=clock, mqtt=options.mqtt)
         self._begun_ms = clock()
-        self._start_ms = options.start_ms or self._begun_ms
+        self._start_ms = self._begun_ms
+        if options.speed > 1:
+            lived = max((end for _, end in self._folder.spans()), default=0)
+            self._start_ms = max(lived, self._begun_ms - round(options.days * 86_400_000))
         self._world: World | None = None
         self._reached = 0
         self._saved = 0
@@ -85,7 +88,7 @@ class _Live:
             world = self._world = self._enter()
             first = world.second
             self._spans = self._folder.spans()
-            if self._options.days:
+            if self._options.days and self._options.speed <= 1:
                 past = PastProcess(self._city, self._options, first * 1000)
             while not stop.is_set():
                 if world.second + 1 <= self._now_s():
@@ -149,8 +152,9 @@ class _Live:
             self._saved = now
 
     def _now_s(self) -> float:
-        since = (self._clock() - self._begun_ms) * self._options.speed
-        return (self._start_ms + since) / 1000
+        now = self._clock()
+        lived = self._start_ms + (now - self._begun_ms) * self._options.speed
+        return min(now, lived) / 1000
 
     def _behind_s(self) -> float:
         """Wall seconds that the simulation would need at its speed to reach the present."""

@@ -11,9 +11,9 @@ from citybrain.edge.world.schedule import Event
 class Options:
     """How a living world is run.
 
-    edge: URL of the agent. speed: simulated seconds a second; above 1 it runs ahead of the
-    clock, so it wants a start in the past. start_ms 0: now. days: how much past to fill, 0 for
-    none. past_share: of one core, for the past. mqtt: host and port of an MQTT broker that the
+    edge: URL of the agent. days: how much past to fill, 0 for none. speed: simulated seconds a
+    second; above 1 the world begins `days` ago (or where it stopped) and lives through them at
+    that speed until it has caught up with the clock, instead of filling them beside. past_share: of one core, for the past. mqtt: host and port of an MQTT broker that the
     weather stations publish to. given: what happens instead of chance.
     """
 
@@ -21,7 +21,6 @@ class Options:
     edge: str
     seed: int
     speed: float = 1.0
-    start_ms: int = 0
     days: float = 3.0
     past_share: float = 0.7
     port: int = 0

@@ -35,7 +35,7 @@ async def sending(post: Post) -> AsyncIterator[None]:
 
 async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(30):
-        while not condition():  # noqa: ASYNC110  # what it waits for has no event
+        while not condition():  # what it waits for has no event
             await asyncio.sleep(0.01)
 
 
