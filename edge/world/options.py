@@ -13,7 +13,8 @@ class Options:
 
     edge: URL of the agent. days: how much past to fill, 0 for none. speed: simulated seconds a
     second; above 1 the world begins `days` ago (or where it stopped) and lives through them at
-    that speed until it has caught up with the clock, instead of filling them beside. past_share: of one core, for the past. mqtt: host and port of an MQTT broker that the
+    that speed until it has caught up with the clock, instead of filling them beside.
+    past_share: of one core, for the past. mqtt: host and port of an MQTT broker that the
     weather stations publish to. given: what happens instead of chance.
     """
 
