@@ -1,4 +1,4 @@
-"""Accounts: where readings are, counted on their own at source and sink (decision 4).
+"""Accounts: where readings are, counted on their own at source and sink.
 
 produced = counted + duplicate + backfilled + overflowed + dead_lettered + in_flight.
 """

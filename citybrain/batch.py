@@ -61,7 +61,8 @@ class Heartbeat(msgspec.Struct, frozen=True, kw_only=True, tag="heartbeat", tag_
     """A gateway is there and will send nothing before `watermark_ms` any more.
 
     interval_ms: when the next one may be expected at the latest. counts: the agent's totals
-    for this incarnation and shard, as in decision 4 (produced, duplicate, ...).
+    for this incarnation and shard, by fate (produced, duplicate, ...). leaving: the
+    agent is being stopped; until it speaks again nothing is to be expected, and nothing known.
     """
 
     version: int = VERSION
@@ -72,6 +73,7 @@ class Heartbeat(msgspec.Struct, frozen=True, kw_only=True, tag="heartbeat", tag_
     sent_ms: int
     interval_ms: int = 5_000
     counts: dict[str, int] = {}
+    leaving: bool = False
 
 
 class LeaveOut(msgspec.Struct, frozen=True, kw_only=True, tag="leave-out", tag_field="type"):

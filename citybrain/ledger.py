@@ -1,4 +1,4 @@
-"""Where all readings of a city are: the sum of decision 4, from what each party has counted.
+"""Where all readings of a city are: a sum that must come out, from what each party has counted.
 
 produced = counted + duplicate + backfilled + overflowed + dead_lettered + in_flight, each
 counted on its own: produced, duplicate and overflowed by the edge agents as readings come in;

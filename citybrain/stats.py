@@ -27,7 +27,9 @@ class StatsHead(msgspec.Struct, frozen=True, kw_only=True):
     The window is [start_ms, start_ms + window_ms) of event time; step_ms is below window_ms
     for a rolling window. cause_offset, cause_ms: the record of the readings log that moved
     the watermark (or, for a revision, brought the late reading), with the time at which the
-    broker received it. backfill: recomputed in bulk; raises no live alert.
+    broker received it. absent: gateways that had said that they would be away during some of
+    the window, so that their sensors' silence says nothing. backfill: recomputed in bulk;
+    raises no live alert.
     part, parts: a shard with more than `PART` sensors tells a window in several messages,
     each of other sensors; a window is whole when all its parts are there.
     """
@@ -45,6 +47,7 @@ class StatsHead(msgspec.Struct, frozen=True, kw_only=True):
     generated: bool = False
     backfill: bool = False
     pack: str = ""
+    absent: tuple[str, ...] = ()
     part: int = 0
     parts: int = 1
 

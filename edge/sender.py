@@ -103,6 +103,7 @@ class Sender:
         try:
             async with asyncio.timeout(timeout_s):
                 await self.drain(self._give_up)
+                await self._deliver(self._heartbeats(leaving=True), self._give_up)
                 await self._tell(self._give_up)
         except TimeoutError:
             self._log.warning("left in the spool", readings=self.backlog)
@@ -153,7 +154,7 @@ class Sender:
         old = Batch(head, item.roster, item.codes, item.time_ms, item.value, item.quality)
         return msgspec.structs.replace(message, value=readings_log.encode(old), lane="backfill")
 
-    def _heartbeats(self) -> list[Wire]:
+    def _heartbeats(self, leaving: bool = False) -> list[Wire]:
         now = self._clock()
         pushed = set(self._pushed())
         beats = []
@@ -170,7 +171,7 @@ class Sender:
             beat = Heartbeat(
                 gateway=gateway, incarnation=incarnation, shard=shard, sent_ms=now,
                 watermark_ms=books.sent_watermark_ms, interval_ms=3 * HEARTBEAT_MS,
-                counts=books.account(),
+                counts=books.account(), leaving=leaving,
             )  # fmt: skip
             topic = full_name(self._city, "readings")
             value = readings_log.encode_control(beat)

@@ -20,7 +20,7 @@ class Seen:
     total: the sum of the readings. value: what models work on: the mean, or for kinds that
     total the sum, scaled to a full window where a few readings are missing and NaN where
     more than a quarter are. usual: what the baseline expects, if there is one. parked:
-    sensors in maintenance.
+    sensors in maintenance. absent: gateways that had said that they would be away.
     """
 
     kind: Kind
@@ -36,6 +36,7 @@ class Seen:
     last_ms: Array
     parked: Array
     usual: Expected | None = None
+    absent: frozenset[str] = frozenset()
 
     @property
     def end_ms(self) -> int:
@@ -60,7 +61,8 @@ def lay_out(stats: Stats, kind: Kind, index: Array, parked: Array) -> Seen:
         nan = np.full(len(index), np.nan)
         none = np.zeros(len(index), dtype=np.int64)
         return Seen(kind, stats.head.window_ms, stats.head.start_ms, stats.head.expected, none,
-                    np.zeros(len(index)), nan, nan, nan, nan, none - 1, parked)  # fmt: skip
+                    np.zeros(len(index)), nan, nan, nan, nan, none - 1, parked,
+                    absent=frozenset(stats.head.absent))  # fmt: skip
     count, total = column(stats.seen, 0), column(stats.sum, 0.0)
     return Seen(
         kind=kind,
@@ -75,6 +77,7 @@ def lay_out(stats: Stats, kind: Kind, index: Array, parked: Array) -> Seen:
         last=column(stats.last, np.nan),
         last_ms=column(stats.last_ms, -1),
         parked=parked,
+        absent=frozenset(stats.head.absent),
     )
 
 

@@ -13,6 +13,9 @@ VERSION = 1
 SILENT_INTERVALS = 3
 """A gateway that misses so many of its heartbeats is not waited for."""
 MAX_INCARNATIONS = 16
+OPEN = 2**62
+MAX_AWAY = 32
+"""Absences that are remembered: more than a day of windows needs."""
 LIVE_MS = 3_600_000
 """A gateway whose watermark is within this of the broker's clock reports the present."""
 
@@ -26,6 +29,8 @@ class Gateway(msgspec.Struct, kw_only=True):
     heard_ms: int = 0
     interval_ms: int = 5_000
     left_out: bool = False
+    away: list[tuple[int, int]] = []
+    """Event times [from, to) for which it had said that it would be away; OPEN = still is."""
 
 
 class Gateways:
@@ -55,9 +60,30 @@ class Gateways:
             one.incarnations = dict([*kept, (incarnation, sequence)])
         return sequence.take(seq)
 
+    def leave(self, gateway: str) -> None:
+        """A gateway that has just spoken says that it is being stopped: nobody waits for it, and
+        its sensors' silence says nothing until it speaks again."""
+        one = self._one(gateway)
+        one.left_out = True
+        if one.watermark_ms is not None and not (one.away and one.away[-1][1] == OPEN):
+            one.away = [*one.away[-MAX_AWAY:], (one.watermark_ms, OPEN)]
+        self.settle()
+
+    def absent(self, start_ms: int, end_ms: int) -> tuple[str, ...]:
+        """Gateways that were away during some of [start_ms, end_ms), by name."""
+        return tuple(
+            sorted(
+                name
+                for name, one in self.known.items()
+                if any(since < end_ms and start_ms < until for since, until in one.away)
+            )
+        )
+
     def speak(self, gateway: str, watermark_ms: int, at_ms: int, interval_ms: int = 0) -> None:
         """A gateway was heard: it sends nothing before `watermark_ms` any more."""
         one = self._one(gateway)
+        if one.away and one.away[-1][1] == OPEN:
+            one.away[-1] = (one.away[-1][0], max(watermark_ms, one.away[-1][0]))
         before = None if one.left_out else one.watermark_ms
         if one.watermark_ms is None or watermark_ms > one.watermark_ms:
             one.watermark_ms = watermark_ms

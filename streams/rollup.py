@@ -50,16 +50,16 @@ class Rollup:
         self.shard = names[0] if names else ""
         self.partition = partition
         members = [s for s in city.sensors.values() if s.shard == self.shard]
-        self.series = {
-            kind: Series(self.shard, row, roster, city.version)
-            for kind, row in city.kinds.items()
-            if (roster := city.roster(self.shard, kind))
-        }
         rings: dict[str, int] = {}
         for sensor in members:
             ring = min(city.kinds[kind].ring_ms for kind in sensor.kinds)
             rings[sensor.gateway] = min(ring, rings.get(sensor.gateway, ring))
-        self._gateways = Gateways(rings)
+        self._gateways = gateways = Gateways(rings)
+        self.series = {
+            kind: Series(self.shard, row, roster, city.version, gateways.absent)
+            for kind, row in city.kinds.items()
+            if (roster := city.roster(self.shard, kind))
+        }
         self._rank = {name: i for i, name in enumerate(sorted(rings))}
         kinds = [series.kind for series in self.series.values()]
         self._step_ms = min((kind.pane_ms for kind in kinds), default=COALESCE_MS)
@@ -94,6 +94,8 @@ class Rollup:
                 self._gateways.speak(
                     entry.gateway, watermark, record.timestamp_ms, entry.interval_ms
                 )
+                if entry.leaving:
+                    self._gateways.leave(entry.gateway)
             elif isinstance(entry, LeaveOut):
                 self._gateways.leave_out(entry)
             else:

@@ -1,6 +1,6 @@
 """One kind of reading in one shard: its door, its windows, its saved state."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import msgspec
 import numpy as np
@@ -32,8 +32,12 @@ class _State(msgspec.Struct, kw_only=True):
 class Series:
     """All windows of one kind for the sensors of one shard."""
 
-    def __init__(self, shard: str, kind: Kind, names: tuple[str, ...], pack: str) -> None:
+    def __init__(
+        self, shard: str, kind: Kind, names: tuple[str, ...], pack: str,
+        absent: Callable[[int, int], tuple[str, ...]] = lambda start_ms, end_ms: (),
+    ) -> None:  # fmt: skip
         self.shard, self.kind, self.names, self.pack = shard, kind, names, pack
+        self._absent = absent
         self._screen = Screen(kind, names)
         self._windows = self._fresh()
         self._state = _State()
@@ -156,6 +160,7 @@ class Series:
                 cause_ms=at_ms,
                 generated=self._state.generated,
                 pack=self.pack,
+                absent=self._absent(closed.start_ms, closed.start_ms + closed.window_ms),
                 part=part,
                 parts=parts,
             )

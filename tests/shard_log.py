@@ -65,10 +65,12 @@ class ShardLog:
         value = readings.encode(batch)
         return self.raw(value, at_ms, (("n", str(len(rows)).encode()),))
 
-    def beat(self, gateway: str, watermark_ms: int, at_ms: int | None = None) -> Sequence[Out]:
+    def beat(
+        self, gateway: str, watermark_ms: int, at_ms: int | None = None, leaving: bool = False
+    ) -> Sequence[Out]:
         record = Heartbeat(
             gateway=gateway, incarnation="a", shard=self.shard, watermark_ms=watermark_ms,
-            sent_ms=at_ms or watermark_ms,
+            sent_ms=at_ms or watermark_ms, leaving=leaving,
         )  # fmt: skip
         return self.raw(readings.encode_control(record), at_ms or watermark_ms)
 

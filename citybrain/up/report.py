@@ -49,7 +49,7 @@ class EventReport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
-    """One run of a city. Readings by fate as in decision 4; rows, not messages, elsewhere."""
+    """One run of a city. Readings by fate as in `ledger`; rows, not messages, elsewhere."""
 
     city: str
     generated: bool

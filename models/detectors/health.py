@@ -14,12 +14,21 @@ GATEWAY = "gateway-silent"
 
 
 def dark(axis: Axis, seen: Seen) -> Array:
-    """Sensors of a gateway that has several of them here and none of which said anything: what
-    is wrong is the gateway or the way to it, and nothing is known of the sensor."""
+    """Sensors of which nothing could be heard: their gateway had said that it would be away, or
+    has several of them here of which none said anything (then what is wrong is the gateway or
+    the way to it)."""
     many = len(axis.gateways)
     mine = np.bincount(axis.gateway_of, ~seen.parked, many)
     heard = np.bincount(axis.gateway_of, seen.count > 0, many)
-    return np.asarray(((mine > 1) & (heard == 0))[axis.gateway_of])
+    away = _away(axis, seen)
+    return np.asarray(((mine > 1) | away)[axis.gateway_of] & (heard == 0)[axis.gateway_of])
+
+
+def _away(axis: Axis, seen: Seen) -> Array:
+    """Gateways [n] that had said that they would be away."""
+    if not seen.absent:
+        return np.zeros(len(axis.gateways), dtype=bool)
+    return np.array([name in seen.absent for name in axis.gateways], dtype=bool)
 
 
 class Health:
@@ -75,6 +84,7 @@ class Gateway:
         quiet = np.bincount(which, (seen.count == 0) & ~seen.parked, many)
         share = np.divide(quiet, mine, out=np.zeros(many), where=mine > 0)
         since = np.where(state["since_ms"] < 0, seen.start_ms, state["since_ms"])
+        share = np.where(_away(self._axis, seen), 0.0, share)
         state["since_ms"][:] = np.where(share >= self._share, since, -1)
         lasted = np.where(state["since_ms"] < 0, 0, seen.end_ms - since)
         expected = np.zeros(many)

@@ -121,6 +121,18 @@ def test_an_outage_of_everything_is_one_finding_and_not_one_a_sensor() -> None:
     assert {f.place.sensor for f in found(run(stage, log, *panes)) if f.rule == "silent"} == {"d4"}
 
 
+def test_a_planned_stop_is_no_finding_at_all() -> None:
+    outage = rule("outage", "health", settings={"condition": "gateway-silent"})
+    stage, log = Analyse(city([SILENT, outage]), 0), Log()
+    everybody = {name: [3.0] for name in ("d1", "d2", "d3", "d4")}
+    both = {"absent": ("g1", "g2")}
+    outs = run(stage, log, window("vehicle_count", MONDAY, everybody))
+    panes = (window("vehicle_count", MONDAY + i * PANE, {}, **both) for i in range(1, 9))  # type: ignore[arg-type]  # head fields
+    outs += run(stage, log, *panes)
+    outs += run(stage, log, window("vehicle_count", MONDAY + 9 * PANE, everybody))
+    assert found(outs) == []
+
+
 def test_a_sensor_in_maintenance_is_neither_silent_nor_hot() -> None:
     stage, log = Analyse(city([HOT, SILENT]), 0), Log()
     parked = Rules(shard="north", pack="p1", settings={"maintenance.d1": True}, at_ms=0)

@@ -186,6 +186,25 @@ def test_a_silent_gateway_is_left_out_by_a_record_and_is_back_when_it_speaks(
     assert log.stage.watermark_ms == T0 + 32_000
 
 
+def test_a_planned_stop_is_told_with_every_window_until_the_gateway_is_back(
+    log: ShardLog,
+) -> None:
+    log.batch("g1", "vehicle_count", [("d1", T0, 1.0)], T0 + 1_000)
+    log.beat("g3", T0 + 1_000)
+    log.beat("g3", T0 + 12_000, leaving=True)
+    assert log.stage.tick(T0 + 13_000) == []  # nobody has to find out that it is away
+    log.beat("g1", T0 + 40_000)  # and nobody waits for it
+    log.beat("g3", T0 + 33_000)
+    log.beat("g3", T0 + 52_000)
+    log.beat("g1", T0 + 52_000)
+    told = {
+        (w.head.start_ms - T0) // 1_000: w.head.absent
+        for w in log.windows()
+        if w.head.kind == "vehicle_count" and w.head.window_ms == 10_000
+    }
+    assert told == {0: (), 10: ("g3",), 20: ("g3",), 30: ("g3",), 40: ()}
+
+
 def test_a_gateway_that_lags_more_than_the_ring_does_not_hold_the_others(log: ShardLog) -> None:
     log.beat("g1", T0)
     log.beat("g3", T0)
