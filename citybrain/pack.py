@@ -19,6 +19,7 @@ from citybrain.kinds import KINDS, Kind
 from citybrain.rules import Rule, ancestors, inconsistency
 
 _T = TypeVar("_T")
+_WIDTH = {"sensor": 0, "link": 1, "zone": 2, "city": 3}
 
 FILES = ("city.toml", "sensors.csv", "roads.geojson", "rules.toml", "calendar.toml")
 
@@ -243,6 +244,11 @@ def _rules(path: Path, kinds: Mapping[str, Kind]) -> dict[str, Rule]:
     for rule in rules.values():
         if rule.parent and rule.parent not in rules:
             raise PackError(f"{path}: [{rule.name}]: parent: {rule.parent!r} is not a rule")
+        if rule.parent and _WIDTH[rules[rule.parent].group] < _WIDTH[rule.group]:
+            raise PackError(
+                f"{path}: [{rule.name}]: parent: {rule.parent!r} groups by"
+                f" {rules[rule.parent].group}, which cannot contain a {rule.group}"
+            )
         if rule.name in ancestors(rules, rule.name):
             raise PackError(f"{path}: [{rule.name}]: parent: is its own ancestor")
     return rules

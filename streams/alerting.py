@@ -32,7 +32,7 @@ from citybrain.findings import (
 )
 from citybrain.grouping import order, rule_of
 from citybrain.lifecycle import Lifecycle
-from citybrain.outbox import effect
+from citybrain.outbox import Effect, Held, Outbox
 from citybrain.stage import Out, Record
 from citybrain.streams.frontier import PATIENCE_MS, Frontier, FrontierState
 
@@ -49,6 +49,7 @@ class Head(msgspec.Struct, kw_only=True):
     frontier: FrontierState
     changes: Changes
     shelves: list[Shelf]
+    outbox: dict[str, Held] = {}
     counts: dict[str, int]
 
 
@@ -61,6 +62,7 @@ class Alerting:
         self._frontier = Frontier(city.shards, with_sensors, patience_ms)
         self._changes = Changes()
         self._life = Lifecycle(city.rules, city.version)
+        self._outbox = Outbox()
         self._held: dict[tuple[int, str, int], Finding] = {}
         self._results: dict[str, CommandResult] = {}
         self._dirty = {"held", "results"}
@@ -102,6 +104,7 @@ class Alerting:
             frontier=self._frontier.state,
             changes=self._changes,
             shelves=list(book.shelves.values()),
+            outbox=self._outbox.held,
             counts=self._counts | {"repeats": self._life.repeats},
         )
         encode = msgspec.json.encode
@@ -137,6 +140,7 @@ class Alerting:
         self._counts |= {k: v for k, v in head.counts.items() if k in self._counts}
         self._life.repeats = head.counts.get("repeats", 0)
         self._life.now_ms = head.now_ms
+        self._outbox.held = head.outbox
         self._held = {order(finding): finding for finding in held}
         self._results = {result.id: result for result in results}
         for case in sorted(cases, key=lambda case: case.alert.opened_ms):
@@ -183,12 +187,21 @@ class Alerting:
         for at_ms, keys in groupby(ready, key=lambda key: key[0]):
             taken = [self._held.pop(key) for key in keys]
             self._counts["findings"] += len(taken)
+            outs += self._pass(at_ms - 1)
             outs += self._alerts(self._life.take(at_ms, taken))
             self._dirty.add("held")
-        outs += self._alerts(self._life.advance(now_ms))
+        outs += self._pass(now_ms)
         if self._changes.end_maintenance(now_ms):
             outs += self._tell_shards()
         return outs
+
+    def _pass(self, to_ms: int) -> list[Out]:
+        """Event time goes on to `to_ms`, and what is due on the way happens in its order."""
+        outs: list[Out] = []
+        while (due_ms := self._outbox.next_due_ms()) is not None and due_ms <= to_ms:
+            outs += self._alerts(self._life.advance(due_ms))
+            outs += map(_outward, self._outbox.due(due_ms))
+        return outs + self._alerts(self._life.advance(to_ms))
 
     def _command(self, command: Command, received_ms: int) -> list[Out]:
         known = self._results.get(command.id)
@@ -261,9 +274,9 @@ class Alerting:
         outs: list[Out] = []
         for alert in records:
             outs.append(Out("alerts", msgspec.json.encode(alert), alert.id.encode()))
-            outward = effect(alert)
-            if outward:
-                outs.append(Out("outbox", msgspec.json.encode(outward), outward.key.encode()))
+            rule = self._life.rules.get(alert.rule)
+            dependent = rule is not None and rule.parent != ""
+            outs += map(_outward, self._outbox.take(alert, dependent, self._life.now_ms))
         # History keeps them; the table of alerts holds what somebody may still act on.
         outs += [Out("alerts", b"", alert.encode()) for alert in self._life.book.forgotten]
         self._life.book.forgotten.clear()
@@ -286,3 +299,7 @@ class Alerting:
 
 def _answer(result: CommandResult) -> Out:
     return Out("command-results", findings.encode(result), result.id.encode())
+
+
+def _outward(effect: Effect) -> Out:
+    return Out("outbox", msgspec.json.encode(effect), effect.key.encode())

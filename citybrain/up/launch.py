@@ -6,6 +6,7 @@ Children learn their settings from the environment, so that no password is on a 
 import fcntl
 import json
 import os
+import random
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -79,6 +80,8 @@ def plan(
         # Fitting gives way to what is live.
         child("fitter", "fitter", nice=10),
     ]
+    if settings.webhooks:
+        children.append(child("outbox", "outbox"))
     if simulated:
         _world_tokens(city, data)
         children.append(
@@ -155,13 +158,17 @@ def _world_tokens(city: City, data: Path) -> None:
 
 
 def _port(wanted: int, setting: str) -> int:
-    """The wanted port if it is free, or a free one. Raises SetupError."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((HOST, wanted))
-        except OSError as error:
-            raise SetupError(
-                f"{setting}: port {wanted} of {HOST}: {error.strerror}; choose another or 0"
-            ) from error
-        return int(probe.getsockname()[1])
+    """The wanted port if it is free, or a free one. Raises SetupError.
+
+    A free one comes from below the range out of which systems serve those who ask for any
+    port: another child cannot be given it before the one that it is meant for has started.
+    """
+    for port in [wanted] if wanted else random.sample(range(10_000, 32_000), 50):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((HOST, port))
+                return port
+            except OSError as error:
+                problem = error.strerror
+    raise SetupError(f"{setting}: port {wanted} of {HOST}: {problem}; choose another or 0")

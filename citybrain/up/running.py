@@ -14,6 +14,7 @@ from pathlib import Path
 
 import msgspec
 import psutil
+from prometheus_client import CollectorRegistry
 
 from citybrain import ledger, log, pack, topics
 from citybrain.broker import LocalBroker
@@ -21,7 +22,7 @@ from citybrain.city import City
 from citybrain.errors import SetupError
 from citybrain.kafka import KafkaSettings, kafka_settings
 from citybrain.ledger import Book
-from citybrain.process import stop_event
+from citybrain.process import running, stop_event
 from citybrain.settings import Settings
 from citybrain.up import launch, monitor
 from citybrain.up.launch import Options, Plan
@@ -53,14 +54,15 @@ async def run(settings: Settings, options: Options, seconds: float | None) -> Re
             watcher = await _watch(kafka, city, seen)
             sampler = asyncio.create_task(memory.sample(keeper, broker_pid))
             try:
-                for child in plan.children:
-                    await keeper.start(child)
-                if await _page(plan, keeper, stop):
-                    print(f"{city.en}: {plan.page}", file=sys.stderr, flush=True)
-                    with suppress(TimeoutError):
-                        await asyncio.wait_for(stop.wait(), _left(began, seconds))
-                lasted = time.monotonic() - began
-                book = await _wind_down(keeper, kafka, city)
+                with running("up", data, CollectorRegistry(), keeper.health):
+                    for child in plan.children:
+                        await keeper.start(child)
+                    if await _page(plan, keeper, stop):
+                        print(f"{city.en}: {plan.page}", file=sys.stderr, flush=True)
+                        with suppress(TimeoutError):
+                            await asyncio.wait_for(stop.wait(), _left(began, seconds))
+                    lasted = time.monotonic() - began
+                    book = await _wind_down(keeper, kafka, city)
             finally:
                 await keeper.stop_all()
                 for task in (watcher, sampler):

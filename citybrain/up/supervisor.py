@@ -11,12 +11,16 @@ from pathlib import Path
 
 from citybrain import log
 from citybrain.clock import wall_clock
+from citybrain.process import Health
 
 BACK_OFF_MS = (1_000, 2_000, 5_000, 10_000, 30_000)
 STEADY_MS = 60_000
 """A child that lived so long is forgiven its earlier crashes."""
 
 _PR_SET_PDEATHSIG = 1
+
+OFTEN = 3
+"""A child that was started again so often, and not lately ran steadily, is not well."""
 
 
 @dataclass(slots=True)
@@ -92,6 +96,23 @@ class Supervisor:
         """Stop in the reverse order of starting."""
         for name in reversed(list(self.children)):
             await self.stop(name)
+
+    def health(self) -> Health:
+        """Well while every child lives, and none keeps ending soon after its start."""
+        children = list(self.children.values())
+        failed = [f"{child.name} {child.failed}" for child in children if child.failed]
+        failed += [
+            f"{child.name} keeps ending; see {child.log_file}"
+            for child in children
+            if child.restarts >= OFTEN and wall_clock() - child.started_ms < STEADY_MS
+        ]
+        restarts = {f"{child.name}_restarts": child.restarts for child in children}
+        return Health(
+            ok=not failed,
+            waiting="; ".join(failed),
+            progress_ms=max((child.started_ms for child in children), default=0),
+            facts={name: number for name, number in restarts.items() if number},
+        )
 
     async def _spawn(self, child: Child) -> None:
         child.log_file.parent.mkdir(parents=True, exist_ok=True)

@@ -338,6 +338,28 @@ def test_what_goes_out_is_what_is_new_or_worse_and_not_hidden(folder: Path) -> N
     assert len({effect.key for effect in effects}) == 4
 
 
+def effects(outs: Iterable[Out]) -> list[tuple[str, str]]:
+    found = [msgspec.json.decode(o.value, type=Effect).alert for o in outs if o.topic == "outbox"]
+    return [(alert.rule, alert.transition) for alert in found]
+
+
+def test_sensors_of_a_gateway_that_is_noticed_seconds_later_tell_nobody(folder: Path) -> None:
+    log = Log(folder)
+    log.write(finding("silent", "d1", 1), finding("silent", "d2", 1), finding("silent", "d3", 1))
+    log.write(finding("outage", "d2", 1.2))
+    assert effects(log.progress(1.4)) == [("outage", "raised")]
+    assert effects(log.progress(1.5)) == [("silent", "raised")]  # of the other zone
+    assert effects(log.progress(9)) == []
+
+
+def test_what_is_over_or_acknowledged_before_it_was_told_is_not_told(folder: Path) -> None:
+    log = Log(folder)
+    log.write(finding("silent", "d1", 1), finding("silent", "d3", 1))
+    first, _ = alerts(log.progress(1.1))
+    log.write(command(Acknowledge, alert=first.id), finding("silent", "d3", 1.3, "cleared"))
+    assert effects(log.progress(5)) == []
+
+
 @settings(max_examples=40, deadline=None)
 @given(cuts=st.sets(st.integers(0, 40), max_size=8))
 def test_a_stage_restored_anywhere_goes_on_as_if_nothing_had_happened(

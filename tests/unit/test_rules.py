@@ -1,9 +1,13 @@
 """Changing a rule's numbers while the city runs."""
 
+from pathlib import Path
+
 import pytest
 
-from citybrain.errors import UsageError
+from citybrain.errors import PackError, UsageError
+from citybrain.pack import load
 from citybrain.rules import Rule, adjusted, ancestors, inconsistency, numbers, with_number
+from tests.packs import write_pack
 
 
 def rule(name: str = "jam", **more: object) -> Rule:
@@ -78,3 +82,40 @@ def test_a_rule_knows_its_ancestors_even_in_a_circle() -> None:
 
 def test_levels_must_be_severities() -> None:
     assert "not severities" in inconsistency(rule(levels={"5": 0.1}))
+
+
+TABLE = """
+[{name}]
+detector = "threshold"
+cause = "heat"
+severity = 3
+advice = "heat"
+zh = "高温"
+en = "Heat"
+raise_at = 35.0
+"""
+
+
+@pytest.mark.parametrize(
+    ("tables", "complaint"),
+    [
+        (TABLE.format(name="heat") + "clear_at = 36.0", r"\[heat\]: clear_at: 36.0 is above"),
+        (TABLE.format(name="heat") + "levels = { 5 = 40.0 }", r"\[heat\]: levels: \['5'\]"),
+        (TABLE.format(name="heat") + 'parent = "cold"', r"\[heat\]: parent: 'cold' is not a rule"),
+        (
+            TABLE.format(name="a") + 'parent = "b"' + TABLE.format(name="b") + 'parent = "a"',
+            r"\[a\]: parent: is its own ancestor",
+        ),
+        (
+            TABLE.format(name="a") + 'parent = "b"' + TABLE.format(name="b") + 'group = "sensor"',
+            r"\[a\]: parent: 'b' groups by sensor, which cannot contain a zone",
+        ),
+    ],
+)
+def test_a_pack_with_a_rule_that_cannot_work_is_refused(
+    tmp_path: Path, tables: str, complaint: str
+) -> None:
+    folder = write_pack(tmp_path)
+    (folder / "rules.toml").write_text(tables, "utf-8")
+    with pytest.raises(PackError, match=complaint):
+        load(str(folder))
