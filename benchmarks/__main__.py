@@ -12,6 +12,7 @@ from benchmarks.frame import Row, show
 # name -> module:function; a function takes the size and gives rows.
 BENCHMARKS: dict[str, str] = {
     "windows": "benchmarks.windows:core",
+    "edge": "benchmarks.edge:doors",
     "engine": "benchmarks.engine:throughput",
     "latency": "benchmarks.engine:latency",
 }

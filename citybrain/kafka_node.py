@@ -111,7 +111,9 @@ class Node:
     def _format(self, cluster_id: str) -> None:
         properties = str(self.folder / "server.properties")
         command = self._command(
-            "kafka.tools.StorageTool", "format", "--ignore-formatted", "-t", cluster_id,
+            "kafka.tools.StorageTool", "format", "--ignore-formatted",
+            # In one word: one id in 64 begins with a hyphen and would be taken for an option.
+            f"--cluster-id={cluster_id}",
             "-c", properties,
         )  # fmt: skip
         command.insert(1, "-XX:TieredStopAtLevel=1")  # too short a life to optimise for
