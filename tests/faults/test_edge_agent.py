@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import aiomqtt
 import httpx
 import pytest
 
@@ -359,14 +360,17 @@ async def test_a_client_certificate_stands_for_a_token(city: City, tmp_path: Pat
 SERVER = """
 import asyncio, sys
 from tests.faults import test_edge_agent as t
-asyncio.run(t.serve(sys.argv[1]))
+asyncio.run(t.serve(*sys.argv[1:]))
 """
 
 
-async def serve(folder: str) -> None:
+async def serve(folder: str, mqtt: str = "") -> None:
     """An agent in a process of its own; says its port and never stops by itself."""
     data = Path(folder)
-    async with rig.agent(load(str(data / "pack")), data, AWAY) as made:
+    sources: dict[str, Any] = {"http": {"port": 0}}
+    if mqtt:
+        sources["mqtt"] = {"port": int(mqtt)}
+    async with rig.agent(load(str(data / "pack")), data, AWAY, sources=sources) as made:
         print(made.sources["http"].health().facts["http_port"], flush=True)
         await asyncio.Event().wait()
 
@@ -413,6 +417,45 @@ def test_after_kill_9_every_reading_that_got_a_yes_is_there_once(tmp_path: Path)
     assert len(found) == len(set(found)), "a reading is stored twice"
     assert said_yes <= set(found), "a reading that got a yes is gone"
     assert len(said_yes) > 50
+
+
+async def test_mqtt_messages_survive_the_kill_of_the_agent(tmp_path: Path) -> None:
+    write_pack(tmp_path / "pack")
+    broker = rig.mosquitto(tmp_path / "mosquitto")
+    port = next(broker)
+    sent: set[int] = set()
+
+    async def device() -> None:
+        async with aiomqtt.Client("127.0.0.1", port) as client:
+            for i in range(600):
+                row = {"sensor": "w1", "kind": "temperature", "time": NOW - i, "value": 20}
+                await client.publish("citybrain/g3/readings", json.dumps(row), qos=1)
+                sent.add(NOW - i)
+                await asyncio.sleep(0.005)
+
+    publishing: asyncio.Task[None] | None = None
+    for _ in range(3):
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", SERVER, str(tmp_path), str(port), stdout=subprocess.PIPE
+        )
+        assert process.stdout
+        while b"connected" not in (line := await process.stdout.readline()):
+            assert line, "the agent did not start"
+        publishing = publishing or asyncio.create_task(device())
+        before = len(sent)
+        await rig.until(lambda n=before, task=publishing: len(sent) > n + 100 or task.done())
+        process.kill()
+        await process.wait()
+    assert publishing
+    await publishing
+    async with rig.agent(
+        load(str(tmp_path / "pack")), tmp_path, AWAY, sources={"mqtt": {"port": port}}
+    ) as made:
+        party = (made.ledger.incarnation, "g3", "north")
+        await rig.until(lambda: made.ledger.books(party).account()["spooled"] == len(sent))
+    broker.close()
+    found = [at for _, _, at, _ in readings(stored(tmp_path))]
+    assert sorted(found) == sorted(sent), "each message exactly once"
 
 
 def test_a_port_that_is_taken_is_named(city: City, tmp_path: Path) -> None:
