@@ -165,7 +165,11 @@ class HttpSource:
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
         certified = self._certified.get(tuple(request.client or ()))  # type: ignore[arg-type]  # (host, port)
         if scheme.lower() == "bearer":
-            grant = self._context.tokens.check(token.strip())
+            try:
+                grant = self._context.tokens.check(token.strip())
+            except SetupError as error:
+                self._log.error("tokens cannot be read", why=str(error))
+                raise _Answer(503, "tokens", "the agent cannot read its tokens") from error
             if grant is None:
                 raise _Answer(401, "token", "this token is not known", WWW_Authenticate="Bearer")
             gateway, sensor = grant.gateway, grant.sensor

@@ -156,6 +156,18 @@ async def test_a_wrong_token_a_foreign_sensor_and_no_token_are_turned_away(
         assert (await stranger.post("/readings", json=counts(1))).status_code == 403
 
 
+async def test_a_damaged_token_file_turns_away_and_crashes_nothing(
+    made: Agent, tmp_path: Path
+) -> None:
+    async with rig.client(made, tmp_path, "g1") as web:
+        path = tmp_path / "secrets" / "tokens.json"
+        whole = path.read_bytes()
+        path.write_bytes(whole[:20])
+        assert (await web.post("/readings", json=counts(1))).status_code == 503
+        path.write_bytes(whole)
+        assert (await web.post("/readings", json=counts(1))).status_code == 202
+
+
 async def test_a_body_of_50_mb_is_refused_without_being_held(made: Agent, tmp_path: Path) -> None:
     most = 0
 
