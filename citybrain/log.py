@@ -2,8 +2,34 @@
 
 import logging
 import sys
+import time
+from collections.abc import Callable
 
 import structlog
+
+
+class Repeats(logging.Filter):
+    """Lets what a library says over and over through once in `every_s`, with how often it was.
+
+    Kafka's client says a thousand times a second that a broker is away.
+    """
+
+    def __init__(self, every_s: float = 10.0, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__()
+        self._every_s, self._clock = every_s, clock
+        self._said: dict[tuple[str, str], tuple[float, int]] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether to let it through."""
+        key, now = (record.name, str(record.msg)), self._clock()
+        last, held = self._said.get(key, (-self._every_s, 0))
+        if now - last < self._every_s:
+            self._said[key] = (last, held + 1)
+            return False
+        if held:
+            record.msg = f"{record.msg} (and {held} times more)"
+        self._said[key] = (now, 0)
+        return True
 
 
 def configure(process: str, level: str = "info") -> None:
@@ -30,6 +56,7 @@ def configure(process: str, level: str = "info") -> None:
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(processor=renderer, foreign_pre_chain=shared)
     )
+    handler.addFilter(Repeats())
     logging.basicConfig(level=max(number, logging.WARNING), handlers=[handler], force=True)
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import faust
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.errors import IllegalStateError
+from aiokafka.errors import IllegalStateError, KafkaError
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
@@ -29,12 +29,15 @@ from citybrain.process import stop_event
 from citybrain.stage import Record
 from citybrain.streams.metrics import WorkerMetrics
 from citybrain.streams.outputs import Outputs
+from citybrain.streams.present import Present
 from citybrain.streams.shell import Shell
 from citybrain.streams.snapshots import KafkaStore
 from citybrain.streams.stages import STAGES
 from citybrain.topics import TOPICS, full_name
 
 TICK_S = 1.0
+ANSWER_S = 2.0
+AWAY_S = 5.0
 BUFFERED_MESSAGES = 64
 
 _log = log.get(__name__)
@@ -57,10 +60,9 @@ class _Consumer(driver.Consumer):
     def _new_consumer_thread(self) -> _Thread:
         return _Thread(self, loop=self.loop, beacon=self.beacon)
 
-    async def behind(self, place: TP, taken: int) -> int:
+    async def behind(self, place: TP, taken: int, end: int) -> int:
         """How many offsets wait, 0 if all that is left are marks of transactions."""
-        end = self.highwater(place)
-        if end is None or taken >= end:
+        if taken >= end:
             return 0
         try:
             position = await self.position(place)
@@ -105,6 +107,7 @@ class Worker:
         self._outputs = Outputs(settings, city.id)
         self._metrics = metrics
         self.shells: dict[TP, Shell] = metrics.shells
+        self._present: dict[TP, Present] = {}
         self._saving: set[asyncio.Task[None]] = set()
         self._turn = asyncio.Lock()
         # Faust seeks while shells are still opening; it has to wait for what they find.
@@ -222,6 +225,7 @@ class Worker:
             new = [p for p in sorted(assigned) if p.topic in self._stages and p not in self.shells]
             opened = await asyncio.gather(*(self._open(self._stages[p.topic], p) for p in new))
             self.shells.update(zip(new, opened, strict=True))
+            self._present.update({place: Present() for place in new})
             self._settled.set()
             self._metrics.assigned = True
         except Exception as error:
@@ -286,19 +290,40 @@ class Worker:
                 await shell.close()
 
     async def _tick_for_ever(self) -> None:
-        while True:
-            await asyncio.sleep(TICK_S)
-            for place, shell in list(self.shells.items()):
-                if shell.due:
-                    self._save(shell)
-                behind = await self._app.consumer.behind(place, shell.next_offset or 0)
-                quiet = not behind and not self._metrics.lags.get(place, 1)
-                self._metrics.lags[place] = behind
-                # With records still to come, gateways look silent that are not.
-                if quiet:
-                    async with self._turn:
-                        if self.shells.get(place) is shell:
-                            await shell.tick(self._clock())
+        async with AIOKafkaConsumer(**consumer_arguments(self._settings)) as probe:
+            while True:
+                await asyncio.sleep(TICK_S)
+                for shell in list(self.shells.values()):
+                    if shell.due:
+                        self._save(shell)
+                ends = await self._ends(probe, list(self.shells))
+                if ends is None:
+                    await asyncio.sleep(AWAY_S)
+                    ends = {}
+                for place, shell in list(self.shells.items()):
+                    await self._tick(place, shell, ends.get(place))
+
+    async def _ends(self, probe: AIOKafkaConsumer, places: list[TP]) -> Mapping[Any, int] | None:
+        """Where the logs end now; None if the broker does not answer."""
+        if not places:
+            return {}
+        spots = [TopicPartition(*place) for place in places]
+        try:
+            return dict(await asyncio.wait_for(probe.end_offsets(spots), ANSWER_S))
+        except (KafkaError, TimeoutError):
+            return None
+
+    async def _tick(self, place: TP, shell: Shell, end: int | None) -> None:
+        behind = None
+        if end is not None:
+            behind = await self._app.consumer.behind(place, shell.next_offset or 0, end)
+            self._metrics.lags[place] = behind
+        now = self._clock()
+        present = self._present[place]
+        if present.judge(now, behind, shell.record_ms):
+            async with self._turn:
+                if self.shells.get(place) is shell:
+                    await shell.tick(now)
 
     def _save(self, shell: Shell) -> None:
         task = asyncio.create_task(shell.snapshot())

@@ -9,6 +9,9 @@ from citybrain.kafka import KafkaSettings, producer_arguments, started
 from citybrain.stage import Out
 from citybrain.topics import full_name
 
+AWAY_MS = 300_000
+"""For so long outputs wait for a broker that is away, before the worker ends."""
+
 
 class Outputs:
     """Sends records of a city's topics in order; acknowledged by all in-sync replicas."""
@@ -19,7 +22,8 @@ class Outputs:
 
     async def start(self) -> None:
         """Connect. Raises BrokerError."""
-        producer = AIOKafkaProducer(**producer_arguments(self._settings))
+        arguments = producer_arguments(self._settings) | {"request_timeout_ms": AWAY_MS}
+        producer = AIOKafkaProducer(**arguments)
         self._producer = await started(producer, self._settings)
 
     async def publish(self, outs: Sequence[Out]) -> Awaitable[object]:

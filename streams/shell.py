@@ -117,7 +117,7 @@ class Shell:
         self.written: dict[str, int] = {}
         self.next_offset: int | None = None
         self.saved_offset: int | None = None
-        self.applied_ms = 0
+        self.applied_ms = self.record_ms = 0
         self._manifest: Manifest | None = None
         self._checks: dict[str, int] = {}
         # Blocks of a state that was not whole; they go with the next snapshot.
@@ -171,7 +171,7 @@ class Shell:
                 raise
         self.next_offset = record.offset + 1
         self.taken += 1
-        self.applied_ms = self._clock()
+        self.applied_ms, self.record_ms = self._clock(), record.timestamp_ms
         await self._send(outs)
         return True
 

@@ -14,6 +14,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from citybrain.errors import BrokerError
 from citybrain.kafka import KafkaSettings, consumer_arguments, producer_arguments, started
 from citybrain.stage import Out
+from citybrain.streams.outputs import AWAY_MS
 from citybrain.streams.shell import Manifest
 from citybrain.topics import full_name
 
@@ -35,7 +36,7 @@ class KafkaStore:
     async def load(self) -> tuple[Manifest | None, Mapping[str, bytes]]:
         """Shut out earlier owners, then read. Raises BrokerError."""
         arguments = producer_arguments(self._settings, transactional_id=self._id)
-        arguments["transaction_timeout_ms"] = TRANSACTION_MS
+        arguments |= {"transaction_timeout_ms": TRANSACTION_MS, "request_timeout_ms": AWAY_MS}
         self._producer = await started(AIOKafkaProducer(**arguments), self._settings)
         blocks = await self._read()
         raw = blocks.pop(MANIFEST, None)

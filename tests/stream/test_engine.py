@@ -1,6 +1,7 @@
 """The engine on a real broker with real worker processes, against an independent truth."""
 
 import asyncio
+import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -282,3 +283,26 @@ async def test_a_worker_that_was_frozen_and_wakes_up_spoils_nothing(
         broker.settings, city.id, lambda told: whole(traffic, told), "all is told"
     )
     assert told.total("duplicate") == traffic.repeated
+
+
+async def test_a_broker_that_is_away_ends_no_worker_and_costs_no_reading(
+    city: City, folder: Path, tmp_path: Path, workers: list[WorkerProcess]
+) -> None:
+    away_s = 60 if os.environ.get("CITYBRAIN_TEST_SIZE") == "full" else 10
+    traffic = Traffic(city, seed=5)
+    with LocalBroker(tmp_path / "kafka") as broker:
+        await topics.ensure(broker.settings, city.id, city.partitions)
+        bootstrap = broker.settings.bootstrap
+        workers.append(WorkerProcess(folder, tmp_path, bootstrap, "worker", "rollup"))
+        await send(broker, city, [r for _ in range(20) for r in traffic.step()])
+        await read_until(broker.settings, city.id, lambda told: told.total("counted") > 0, "begin")
+    await asyncio.sleep(away_s)
+    with LocalBroker(tmp_path / "kafka") as broker:
+        assert broker.settings.bootstrap == bootstrap
+        await send(broker, city, [r for _ in range(20) for r in traffic.step()] + traffic.end())
+        await asyncio.sleep(1.1)
+        await send(broker, city, traffic.end())
+        await read_until(broker.settings, city.id, lambda told: whole(traffic, told), "all is told")
+        assert workers[0].stop() == 0
+    # The client says a thousand times a second that it cannot connect; the log need not.
+    assert len(workers[0].log.read_text().splitlines()) < 1_000
