@@ -112,19 +112,29 @@ def fit(
     weights = seen * weight[:, None]
     a_visit = max(1.0, DAY / slots / step_ms)
     visits = total(seen.astype(np.float64)) / a_visit
-    mean = _table(total, np.where(seen, value, 0.0), weights, a_visit)
-    rows = mean.reshape(2 * slots, n)
-    spread = np.abs(value - rows[table])
-    # One scale a sensor is enough to keep incidents out of the second pass.
-    width = _ABS_TO_SD * _ratio(np.nansum(spread * weights, axis=0), weights.sum(axis=0))
-    width = np.maximum(width, kind.resolution)
-    limit = _CLIP * width
-    clipped = np.clip(value, rows[table] - limit, rows[table] + limit)
-    mean = _table(total, np.where(seen, clipped, 0.0), weights, a_visit)
+    tame = _within_quantiles(value)
+    mean = _table(total, np.where(seen, tame, 0.0), weights, a_visit)
+    for _ in range(2):
+        rows = mean.reshape(2 * slots, n)
+        spread = np.where(seen, np.abs(tame - rows[table]), 0.0)
+        # One scale a sensor is enough to keep incidents out of the next pass.
+        width = _ABS_TO_SD * _ratio((spread * weights).sum(axis=0), weights.sum(axis=0))
+        limit = _CLIP * np.maximum(width, kind.resolution)
+        tame = np.clip(value, rows[table] - limit, rows[table] + limit)
+        mean = _table(total, np.where(seen, tame, 0.0), weights, a_visit)
     rows = mean.reshape(2 * slots, n)
     spread = np.minimum(np.abs(value - rows[table]), limit)
     scale = _ABS_TO_SD * _table(total, np.where(seen, spread, 0.0), weights, a_visit, smooth=3)
     return Baseline(step_ms, mean, _floored(scale, mean, width, kind), visits)
+
+
+def _within_quantiles(value: Floats) -> Floats:
+    """Values [T, n] without each sensor's wildest one in two hundred, for the first pass."""
+    known = (~np.isnan(value)).any(axis=0)
+    low, high = np.full((2, value.shape[1]), np.nan)
+    if known.any():
+        low[known], high[known] = np.nanquantile(value[:, known], (0.005, 0.995), axis=0)
+    return np.clip(value, low, high)
 
 
 def _recency(group: Array, day: Array) -> Floats:
