@@ -15,6 +15,8 @@ BENCHMARKS: dict[str, str] = {
     "edge": "benchmarks.edge:doors",
     "engine": "benchmarks.engine:throughput",
     "latency": "benchmarks.engine:latency",
+    "forecasts": "benchmarks.forecasts:accuracy",
+    "anomalies": "benchmarks.anomalies:events",
 }
 
 

@@ -159,7 +159,8 @@ def _table(
     sums, mass = total(value * weights), total(weights)
     own = _ratio(sums.sum(axis=(0, 1)), mass.sum(axis=(0, 1)))
     cold = _COLD * a_visit
-    for _ in range(smooth):
+    # Slots of an hour stay as they are: smoothing would flatten the rush hour.
+    for _ in range(smooth if sums.shape[1] > 48 else 0):
         sums, mass = _smoothed(sums), _smoothed(mass)
     slot = (sums.sum(axis=0) + cold * own) / (mass.sum(axis=0) + cold)
     return np.asarray((sums + cold * slot) / (mass + cold))
