@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from citybrain.kinds import DAY, Kind
+from citybrain.kinds import DAY, MINUTE, Kind
 from citybrain.models.block import Array, Arrays
 from citybrain.models.daytime import Daytime, slots_of
 
@@ -20,7 +20,8 @@ MIN_VISITS = 3.0
 """Days on which a time of day must have been seen before anything is expected of it."""
 
 _ALMOST = 0.5  # visits; a few missing windows do not undo a day
-_FORGET = 0.12  # share of its weight that a visit loses with each later one
+_FORGET = 0.12  # share of its weight that a visit loses with each later one,
+_FORGET_COARSE = 0.02  # where windows are half an hour or longer and a year is looked at
 _CLIP = 4.0  # scales; wider residuals teach no more than this
 _COLD = 0.25  # visits that the more general mean counts for
 _ABS_TO_SD = 1.2533  # mean absolute deviation to standard deviation of a normal
@@ -97,7 +98,7 @@ def fit(
         return empty(step_ms, n)
     group, part, day = daytime.split(start_ms)
     table = group * slots + (part * slots) // DAY
-    weight = _recency(group, day)
+    weight = _recency(group, day, _FORGET if step_ms < 30 * MINUTE else _FORGET_COARSE)
     order = np.argsort(table, kind="stable")
     edges = np.flatnonzero(np.diff(table[order], prepend=-1))
     cells = table[order][edges]
@@ -113,18 +114,22 @@ def fit(
     a_visit = max(1.0, DAY / slots / step_ms)
     visits = total(seen.astype(np.float64)) / a_visit
     tame = _within_quantiles(value)
-    mean = _table(total, np.where(seen, tame, 0.0), weights, a_visit)
+    # Means over slots of an hour stay as they are: smoothing would flatten the rush hour.
+    smooth = 1 if slots > 48 else 0
+    mean = _table(total, np.where(seen, tame, 0.0), weights, a_visit, smooth)
     for _ in range(2):
         rows = mean.reshape(2 * slots, n)
         spread = np.where(seen, np.abs(tame - rows[table]), 0.0)
         # One scale a sensor is enough to keep incidents out of the next pass.
-        width = _ABS_TO_SD * _ratio((spread * weights).sum(axis=0), weights.sum(axis=0))
+        width = _ABS_TO_SD * _ratio(spread.sum(axis=0), seen.sum(axis=0))
         limit = _CLIP * np.maximum(width, kind.resolution)
         tame = np.clip(value, rows[table] - limit, rows[table] + limit)
-        mean = _table(total, np.where(seen, tame, 0.0), weights, a_visit)
+        mean = _table(total, np.where(seen, tame, 0.0), weights, a_visit, smooth)
     rows = mean.reshape(2 * slots, n)
     spread = np.minimum(np.abs(value - rows[table]), limit)
-    scale = _ABS_TO_SD * _table(total, np.where(seen, spread, 0.0), weights, a_visit, smooth=3)
+    # All visits count alike here: after a quiet week a scale must not take weather for wonder.
+    alike = seen.astype(np.float64)
+    scale = _ABS_TO_SD * _table(total, np.where(seen, spread, 0.0), alike, a_visit, 3)
     return Baseline(step_ms, mean, _floored(scale, mean, width, kind), visits)
 
 
@@ -137,14 +142,14 @@ def _within_quantiles(value: Floats) -> Floats:
     return np.clip(value, low, high)
 
 
-def _recency(group: Array, day: Array) -> Floats:
-    """Weight of each row: 0.88 to the power of the days of its class that came after."""
+def _recency(group: Array, day: Array, forget: float) -> Floats:
+    """Weight of each row: 1 - forget to the power of the days of its class that came after."""
     weight = np.zeros(len(day))
     for which in (0, 1):
         mine = group == which
         days = np.unique(day[mine])
         age = len(days) - 1 - np.searchsorted(days, day[mine])
-        weight[mine] = (1.0 - _FORGET) ** age
+        weight[mine] = (1.0 - forget) ** age
     return weight
 
 
@@ -153,14 +158,13 @@ def _table(
     value: Floats,
     weights: Floats,
     a_visit: float,
-    smooth: int = 1,
+    smooth: int,
 ) -> Array:
     """Weighted mean by slot, smoothed round the clock, drawn to more general means."""
     sums, mass = total(value * weights), total(weights)
     own = _ratio(sums.sum(axis=(0, 1)), mass.sum(axis=(0, 1)))
     cold = _COLD * a_visit
-    # Slots of an hour stay as they are: smoothing would flatten the rush hour.
-    for _ in range(smooth if sums.shape[1] > 48 else 0):
+    for _ in range(smooth):
         sums, mass = _smoothed(sums), _smoothed(mass)
     slot = (sums.sum(axis=0) + cold * own) / (mass.sum(axis=0) + cold)
     return np.asarray((sums + cold * slot) / (mass + cold))
@@ -170,7 +174,7 @@ def _smoothed(table: Floats) -> Floats:
     return (np.roll(table, 1, axis=1) + 2 * table + np.roll(table, -1, axis=1)) / 4
 
 
-def _ratio(a: Floats, b: Floats) -> Floats:
+def _ratio(a: Floats, b: Array) -> Floats:
     return np.divide(a, b, out=np.zeros_like(a), where=b > 0)
 
 
