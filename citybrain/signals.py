@@ -68,23 +68,29 @@ class LocalPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
 
 class Movement(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Lanes in to lanes out under one group. detectors: of the lanes in, nearest first."""
+    """Lanes in to lanes out under one group. detectors: ids of the area detectors that see the
+    way to the stop line, nearest first; shares: how much of each one's vehicles come here."""
 
     group: str
     lanes_in: list[str]
     lanes_out: list[str]
     detectors: list[str] = []
+    shares: list[float] = []
     saturation_veh_h: float = 1800.0
 
 
 class Junction(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """All that the city knows of a signalled junction (`signals.toml` of a pack)."""
+    """All that the city knows of a signalled junction (`signals.toml` of a pack).
+
+    yields: link -> links that it gives way to when both are green (a permitted left turn).
+    """
 
     id: str
     table: Table
     stages: list[StageDef]
     plan: LocalPlan
     movements: list[Movement]
+    yields: dict[str, list[int]] = {}
     zone: str = ""
 
 

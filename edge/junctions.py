@@ -6,6 +6,7 @@ the length of the way through the junction, walking speed 1.2 m/s.
 """
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,7 +54,7 @@ def _junction(
         for phase in phases
         if "y" not in phase.state.lower() and any(lamp in "Gg" for lamp in phase.state)
     ]
-    if len({links for _, links in green}) < 2:
+    if len({open_ for _, open_ in green}) < 2:
         return None  # nothing to decide
     links = _links(net, light, max(len(phase.state) for phase in phases))
     patterns: dict[tuple[bool, tuple[bool, ...]], list[_Link]] = {}
@@ -84,7 +85,8 @@ def _junction(
         ),
         stages=list(stages.values()),
         plan=LocalPlan(steps=steps, offset_ms=round(float(program.getOffset()) * 1000)),
-        movements=[m for group in groups for m in _movements(group, links)],
+        movements=[m for group in groups for m in _movements(net, group, links)],
+        yields=_yields([phase.state for phase in phases], links),
     )
 
 
@@ -175,14 +177,51 @@ def _conflicts(
     return sorted(found)
 
 
-def _movements(group: Group, links: dict[int, _Link]) -> list[Movement]:
+def _yields(states: list[str], links: dict[int, _Link]) -> dict[str, list[int]]:
+    """Which links give way to which, as the shipped states say: `g` beside a crossing `G`."""
+    found: dict[int, set[int]] = {}
+    for state in states:
+        for i, lamp in enumerate(state):
+            if lamp != "g" or i not in links:
+                continue
+            for j, other in enumerate(state):
+                if other == "G" and j in links and links[i].crosses(links[j]):
+                    found.setdefault(i, set()).add(j)
+    return {str(i): sorted(others) for i, others in sorted(found.items())}
+
+
+def _movements(net: Any, group: Group, links: dict[int, _Link]) -> list[Movement]:
     """One movement per lane in, since a lane's queue is what a detector sees."""
     by_lane: dict[str, set[str]] = {}
     for index in group.links:
         for way in links[index].ways:
             source = way.getFromLane().getID()
             by_lane.setdefault(source, set()).add(way.getToLane().getID())
-    return [
-        Movement(group=group.id, lanes_in=[source], lanes_out=sorted(targets))
-        for source, targets in sorted(by_lane.items())
-    ]
+    found = []
+    for source, targets in sorted(by_lane.items()):
+        seen = [] if group.kind == "pedestrian" else list(_upstream(net.getLane(source)))
+        found.append(
+            Movement(
+                group=group.id,
+                lanes_in=[source],
+                lanes_out=sorted(targets),
+                detectors=[lane for lane, _ in seen],
+                shares=[share for _, share in seen],
+            )
+        )
+    return found
+
+
+def _upstream(lane: Any, share: float = 1.0, so_far_m: float = 0.0) -> Iterator[tuple[str, float]]:
+    """Lanes that lead to a stop line within reach, up to the signal before, with the share of
+    their vehicles that can be bound for it."""
+    yield lane.getID(), share
+    so_far_m += lane.getLength()
+    if so_far_m >= REACH_M or not lane.getEdge().getIncoming():
+        return
+    for way in lane.getIncomingConnections():
+        before = way.getFromLane()
+        if way.getTLSID() or before.getEdge().getFunction() or not before.allows("passenger"):
+            continue
+        branches = len({out.getToLane().getID() for out in before.getOutgoing()})
+        yield from _upstream(before, share / max(1, branches), so_far_m)

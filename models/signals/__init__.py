@@ -1,0 +1,19 @@
+"""Signal controllers: which stage a junction should show next, from what detectors say.
+
+A controller decides for one junction on ticks. It knows nothing of lamps, yellow or clearance:
+the arbiter at the junction turns its stages into safe lamps. A new one is one file and one
+line in `CONTROLLERS`.
+"""
+
+from collections.abc import Callable
+
+from citybrain.models.signals.base import Controller
+from citybrain.models.signals.fixed import Fixed
+from citybrain.models.signals.pressure import MaxPressure
+from citybrain.signals import Junction
+
+CONTROLLERS: dict[str, Callable[[Junction], Controller]] = {
+    "fixed": Fixed,
+    "max-pressure": MaxPressure,
+}
+"""Name -> how to make one for a junction."""
