@@ -53,29 +53,48 @@ class StageDef(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 class Step(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One step of a local plan: a stage and its green time, in ms."""
+    """One step of a local plan: a stage and its green time, in ms; the time that the change to
+    it takes (yellow, clearance) comes before."""
 
     stage: str
     green_ms: int
 
 
 class LocalPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The fixed-time plan that runs when nobody says better. offset_ms: start of its first
-    step within the cycle, counted from 1970 so that junctions agree without talking."""
+    """The fixed-time plan that runs when nobody says better. offset_ms: start of the change to
+    its first step within the cycle, counted from 1970 so that junctions agree without talking."""
 
     steps: list[Step]
     offset_ms: int = 0
 
 
+class Area(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """An area detector: a stretch of one lane, in metres from the lane's beginning."""
+
+    id: str
+    lane: str
+    begin_m: float
+    end_m: float
+
+
 class Movement(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Lanes in to lanes out under one group. detectors: ids of the area detectors that see the
-    way to the stop line, nearest first; shares: how much of each one's vehicles come here."""
+    """One lane in to its lanes out under one group.
+
+    detectors: ids of the area detectors that see the way to the stop line, nearest first;
+    shares: how much of each one's vehicles come here; near_m: from the stop line to each one's
+    near end. exits: area detectors just beyond the junction. links: the lamps of the group that
+    are for this lane.
+    """
 
     group: str
     lanes_in: list[str]
     lanes_out: list[str]
     detectors: list[str] = []
     shares: list[float] = []
+    near_m: list[float] = []
+    exits: list[str] = []
+    links: list[int] = []
+    speed_m_s: float = 13.9
     saturation_veh_h: float = 1800.0
 
 
@@ -90,6 +109,7 @@ class Junction(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     stages: list[StageDef]
     plan: LocalPlan
     movements: list[Movement]
+    areas: list[Area] = []
     yields: dict[str, list[int]] = {}
     zone: str = ""
 
@@ -115,7 +135,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, tag="plan", tag_field="typ
 
 class DetectorState(msgspec.Struct, frozen=True, kw_only=True, tag="detector", tag_field="type"):
     """What one detector measured in the last interval (5 s): vehicles that passed, share of
-    time occupied (0..1), vehicles standing on an area detector. Latest wins, no revisions."""
+    time occupied (0..1); of an area detector: vehicles present at the end of the interval, and
+    how many of them stand. Latest wins, no revisions."""
 
     version: int = VERSION
     detector: str
@@ -123,6 +144,7 @@ class DetectorState(msgspec.Struct, frozen=True, kw_only=True, tag="detector", t
     expires_ms: int
     passed: int
     occupancy: float
+    present: int = 0
     waiting: int = 0
 
 

@@ -5,41 +5,40 @@ stages turned into lamps by the sequencer, every change judged by the interlock.
 states are degraded as in life before the controller sees them.
 """
 
-import math
+import os
 import tempfile
+import time
 import xml.etree.ElementTree as ET
-from collections import deque
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from citybrain.edge import junctions
+from citybrain.edge import junctions, programs
+from citybrain.edge.area_detectors import AreaDetectors, Degraded
 from citybrain.edge.interlock import Interlock
+from citybrain.edge.outcome import Outcome, edge_of, measure, percentile
+from citybrain.edge.programs import Program
 from citybrain.edge.sequencer import Sequencer
+from citybrain.edge.world.network import sumo_home
 from citybrain.models.signals import CONTROLLERS
 from citybrain.models.signals.base import View
-from citybrain.signals import Junction, Lamp, Refusal
+from citybrain.models.signals.queues import Queues
+from citybrain.signals import DetectorState, Junction, Lamp, Refusal
 
-_VEHICLE_M = 7.5
 _STEP_MS = 1_000
+_STUCK_S = 300.0
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Degraded:
-    """How detectors fall short: delay, lost intervals, missed vehicles, and the interval."""
-
-    interval_s: int = 5
-    delay_s: int = 5
-    lost: float = 0.05
-    missed: float = 0.05
+NATIVE = ("shipped", "actuated", "delay_based")
+"""Controllers that SUMO runs by itself, without interlock."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scenario:
-    """A network and its demand. Times in s; scale multiplies the demand."""
+    """A network and its demand. Times in s; scale multiplies the demand; options: further
+    ones for SUMO's command line."""
 
     net: Path
     routes: tuple[Path, ...]
@@ -47,35 +46,7 @@ class Scenario:
     begin_s: int = 0
     end_s: int = 3_600
     scale: float = 1.0
-
-
-@dataclass(slots=True, kw_only=True)
-class Outcome:
-    """One run. Delays in s over every scheduled vehicle: time loss + departure delay; those
-    still running count as at the end, those never let in count their whole wait."""
-
-    controller: str
-    seed: int
-    vehicles: int
-    arrived: int
-    delays: list[float]
-    stops: float
-    side_p95_s: float
-    pedestrian_p95_s: float
-    gridlocked: bool
-    refused: int = 0
-    never_in: int = 0
-    refusals: list[Refusal] = field(default_factory=list)
-
-    @property
-    def mean_delay_s(self) -> float:
-        """Mean delay over all scheduled vehicles."""
-        return float(np.mean(self.delays)) if self.delays else 0.0
-
-
-def native(kind: str) -> bool:
-    """Whether SUMO runs this controller by itself."""
-    return kind in ("shipped", "actuated", "delay_based")
+    options: tuple[str, ...] = ()
 
 
 class _Site:
@@ -83,223 +54,238 @@ class _Site:
 
     def __init__(self, junction: Junction, controller: str, now_ms: int, size: int) -> None:
         self.junction = junction
-        self.controller = CONTROLLERS[controller](junction)
+        self.fixed = controller in ("fixed", "retimed")
+        self.controller = CONTROLLERS["fixed" if self.fixed else controller](junction)
         self.sequencer = Sequencer(junction, now_ms)
+        self.sequencer.recall = self.fixed
         self.interlock = Interlock(junction.table, now_ms)
+        self.queues = Queues(junction)
         self.size = size
-        count = len(junction.movements)
-        self.queue = np.zeros(count)
-        self.coming = np.zeros(count)
-        self.room = np.ones(count)
-        self.age_s = np.full(count, np.nan)
-        self.since_red_s = np.zeros(count)
+        walks = {g.id for g in junction.table.groups if g.kind == "pedestrian"}
+        self._moves = [move.group for move in junction.movements]
+        self._walking = [i for i, group in enumerate(self._moves) if group in walks]
+        self._waited_s = np.zeros(len(junction.movements))
+        self._red_s = np.zeros(len(junction.movements))
         self.refusals: list[Refusal] = []
 
-    def tick(self, now_ms: int) -> str:
+    def tick(self, now_ms: int, states: Mapping[str, DetectorState]) -> str:
         """Decide, change lamps; returns SUMO's state string."""
-        lamps = self.interlock.lamps
-        calls = (self.queue + self.coming) > 0
-        for i, movement in enumerate(self.junction.movements):
-            waiting = lamps[movement.group] != "green" and calls[i]
-            self.since_red_s[i] = self.since_red_s[i] + _STEP_MS / 1000 if waiting else 0.0
-        reached = self.sequencer.reached_ms
-        decision = self.controller.decide(
-            View(
-                now_ms=now_ms,
-                stage=self.sequencer.target,
-                stage_s=(now_ms - reached) / 1000 if reached is not None else 0.0,
-                changing=reached is None,
-                queue=self.queue,
-                coming=self.coming,
-                room=self.room,
-                waited_s=self.since_red_s,
-                age_s=self.age_s,
-            )
-        )
+        sequencer, lamps = self.sequencer, self.interlock.lamps
+        if not self.fixed:
+            green = frozenset(name for name, lamp in lamps.items() if lamp == "green")
+            self.queues.tick(now_ms, green)
+            if states:
+                self.queues.learn(now_ms, states)
+        decision = self.controller.decide(self._view(now_ms, lamps))
         if decision is not None:
-            self.sequencer.aim(decision.stage)
-        wanted = self.sequencer.step(now_ms)
-        verdict = self.interlock.change(now_ms, wanted)
+            sequencer.aim(decision.stage)
+        verdict = self.interlock.change(now_ms, sequencer.step(now_ms))
         self.refusals.extend(verdict.refusals)
-        self.sequencer.shown(now_ms, verdict.lamps)
+        sequencer.shown(now_ms, verdict.lamps)
         return self._state(verdict.lamps)
+
+    def _view(self, now_ms: int, lamps: Mapping[str, Lamp]) -> View:
+        sequencer, queues = self.sequencer, self.queues
+        queue = queues.queue.copy()
+        if not self.fixed:
+            red = np.array([lamps[group] != "green" for group in self._moves])
+            for i in self._walking:
+                queue[i] = float(self._moves[i] in sequencer.calls)
+            self._red_s = np.where(red, self._red_s + _STEP_MS / 1000, 0.0)
+            self._waited_s = np.where(red & (queue > 0.5), self._waited_s + _STEP_MS / 1000, 0.0)
+        reached = sequencer.reached_ms
+        return View(
+            now_ms=now_ms,
+            stage=sequencer.target,
+            stage_s=(now_ms - reached) / 1000 if reached is not None else 0.0,
+            changing=reached is None,
+            ready_s=lambda stage: sequencer.ready_in_ms(now_ms, stage) / 1000,
+            queue=queue,
+            coming=queues.coming,
+            room=queues.room,
+            waited_s=self._waited_s,
+            red_s=self._red_s,
+            age_s=queues.age_s,
+        )
 
     def _state(self, lamps: Mapping[str, Lamp]) -> str:
         """SUMO's letters: G, or g for a link that gives way to one that is open."""
         shown = {link: lamps[g.id] for g in self.junction.table.groups for link in g.links}
         letters = []
         for link in range(self.size):
-            lamp = shown.get(link, "green")
+            lamp = shown.get(link, "red")
             if lamp != "green":
                 letters.append("r" if lamp == "red" else "y")
                 continue
             before = self.junction.yields.get(str(link), ())
-            letters.append("g" if any(shown.get(o) != "red" for o in before) else "G")
+            letters.append("g" if any(shown.get(o, "red") != "red" for o in before) else "G")
         return "".join(letters)
 
 
-class _Detectors:
-    """Area detectors of all junctions, read every interval, degraded, delivered late."""
+class _Walkers:
+    """Who waits at which signalled crossing: the push buttons, and how long it took."""
 
-    def __init__(
-        self, lengths: dict[str, float], degraded: Degraded, rng: np.random.Generator
-    ) -> None:
-        self.lengths = lengths
-        self.degraded = degraded
-        self.rng = rng
-        self.known: dict[str, tuple[int, int, int]] = {}  # lane -> measured at, all, standing
-        self._under_way: deque[tuple[int, dict[str, tuple[int, int, int]]]] = deque()
+    def __init__(self, found: Sequence[Junction]) -> None:
+        self._crossings: dict[str, list[tuple[str, str]]] = {}
+        for junction in found:
+            walks = {g.id for g in junction.table.groups if g.kind == "pedestrian"}
+            for move in junction.movements:
+                for lane in move.lanes_out if move.group in walks else ():
+                    at = self._crossings.setdefault(edge_of(lane), [])
+                    at.append((junction.id, move.group))
+        self._since: dict[tuple[str, str], int] = {}
+        self.waits: list[float] = []
 
-    def read(self, sumo: Any, now_s: int) -> bool:
-        """Measure if an interval ends now, deliver what is due. True if something arrived."""
-        told = self.degraded
-        if now_s % told.interval_s == 0:
-            found = {}
-            for lane in self.lengths:
-                if self.rng.random() < told.lost:
-                    continue
-                vehicles = sumo.lanearea.getLastStepVehicleNumber(f"q:{lane}")
-                standing = sumo.lanearea.getLastStepHaltingNumber(f"q:{lane}")
-                seen = int(self.rng.binomial(vehicles, 1 - told.missed))
-                found[lane] = (now_s, seen, min(seen, standing))
-            self._under_way.append((now_s + told.delay_s, found))
-        arrived = False
-        while self._under_way and self._under_way[0][0] <= now_s:
-            self.known |= self._under_way.popleft()[1]
-            arrived = True
-        return arrived
+    def look(self, sumo: Any, now_s: int) -> set[tuple[str, str]]:
+        """(junction, group) of the buttons that somebody stands at."""
+        if not self._crossings:
+            return set()
+        pressed: set[tuple[str, str]] = set()
+        here: set[tuple[str, str]] = set()
+        for person in sumo.person.getIDList():
+            if not sumo.person.getRoadID(person).startswith(":"):
+                continue
+            crossing = sumo.person.getNextEdge(person)
+            groups = self._crossings.get(crossing)
+            if groups and sumo.person.getSpeed(person) < 0.1:
+                pressed.update(groups)
+                here.add((person, crossing))
+        for gone in self._since.keys() - here:
+            self.waits.append(float(now_s - self._since.pop(gone)))
+        for new in here - self._since.keys():
+            self._since[new] = now_s
+        return pressed
 
-    def fill(self, site: _Site, now_s: int) -> None:
-        """What the junction's movements look like by what has arrived."""
-        for i, movement in enumerate(site.junction.movements):
-            queue = coming = 0.0
-            age = 0.0
-            for lane, share in zip(movement.detectors, movement.shares, strict=True):
-                at, seen, standing = self.known.get(lane, (-1, 0, 0))
-                age = math.nan if at < 0 else max(age, now_s - at)
-                queue += share * standing
-                coming += share * (seen - standing)
-            site.queue[i], site.coming[i], site.age_s[i] = queue, coming, age
-            room = 1.0
-            for lane in movement.lanes_out:
-                _, seen, _ = self.known.get(lane, (-1, 0, 0))
-                length = self.lengths.get(lane, 1e9)
-                room = min(room, max(0.0, 1.0 - seen * _VEHICLE_M / max(length, _VEHICLE_M)))
-            site.room[i] = room
+    def end(self, now_s: int) -> list[float]:
+        """All waits; those that have not ended count as at the end."""
+        return self.waits + [float(now_s - since) for since in self._since.values()]
 
 
 def run(
-    scenario: Scenario, controller: str, seed: int, degraded: Degraded | None = None
+    scenario: Scenario,
+    controller: str,
+    seed: int,
+    degraded: Degraded | None = None,
+    found: Sequence[Junction] | None = None,
 ) -> Outcome:
-    """One run of a scenario. Controllers: those of the registry, or SUMO's own `shipped`
-    (the program in the network), `actuated`, `delay_based`.
+    """One run of a scenario. Controllers: those of the registry, or one of `NATIVE` (shipped
+    is the program in the network). found: the junctions, if they are read already.
 
     Raises PackError if the network cannot be read, KeyError for an unknown controller.
     """
+    sumo_home()
     import libsumo as sumo
-    import sumolib
 
-    degraded = degraded or Degraded()
-    found = junctions.read(scenario.net)
+    begun = time.perf_counter()
+    shipped = programs.read(scenario.net, scenario.additional)
+    if found is None:
+        found = junctions.read(scenario.net, scenario.additional)
+    loop = controller not in NATIVE
     with tempfile.TemporaryDirectory() as folder:
-        trips = Path(folder) / "trips.xml"
-        extra = Path(folder) / "extra.add.xml"
-        lengths = _lanes(scenario.net, found)
-        _write_extra(extra, lengths, found, controller, scenario.net)
-        sumo.start(
-            [
-                sumolib.checkBinary("sumo"), "-n", str(scenario.net),
-                "-r", ",".join(map(str, scenario.routes)),
-                "-a", ",".join(map(str, (*scenario.additional, extra))),
-                "--begin", str(scenario.begin_s), "--end", str(scenario.end_s),
-                "--scale", str(scenario.scale), "--seed", str(seed), "--time-to-teleport", "-1",
-                "--tripinfo-output", str(trips), "--tripinfo-output.write-unfinished",
-                "--tripinfo-output.write-undeparted", "--no-step-log", "--no-warnings",
-                "--duration-log.disable", "--xml-validation", "never",
-            ]
-        )  # fmt: skip
+        trips, routes, extra = (Path(folder) / n for n in ("trips.xml", "routes.xml", "add.xml"))
+        _write_extra(extra, found if loop else (), controller, shipped)
+        sumo.start(_command(scenario, seed, trips, routes, extra))
         try:
-            rng = np.random.default_rng(seed)
-            detectors = _Detectors(lengths, degraded, rng)
-            sites = [] if native(controller) else [
-                _Site(j, controller, scenario.begin_s * 1000,
-                      len(sumo.trafficlight.getRedYellowGreenState(j.id)))
-                for j in found
-            ]  # fmt: skip
-            for now_s in range(scenario.begin_s, scenario.end_s):
-                arrived = bool(sites) and detectors.read(sumo, now_s)
-                for site in sites:
-                    if arrived:
-                        detectors.fill(site, now_s)
-                    sumo.trafficlight.setRedYellowGreenState(
-                        site.junction.id, site.tick(now_s * 1000)
-                    )
-                sumo.simulationStep()
-            stuck = sum(
-                sumo.vehicle.getAccumulatedWaitingTime(v) > 0
-                and sumo.vehicle.getWaitingTime(v) > 300
-                for v in sumo.vehicle.getIDList()
+            detectors = AreaDetectors(
+                [area for j in found for area in j.areas] if loop else [],
+                degraded or Degraded(),
+                np.random.default_rng(seed),
             )
-            running = sumo.vehicle.getIDCount()
+            walkers = _Walkers(found)
+            sites = {
+                j.id: _Site(j, controller, scenario.begin_s * 1000, len(
+                    sumo.trafficlight.getRedYellowGreenState(j.id)
+                ))
+                for j in (found if loop else ())
+            }  # fmt: skip
+            for now_s in range(scenario.begin_s, scenario.end_s):
+                states = detectors.read(sumo, now_s) if loop else {}
+                by_site: dict[str, dict[str, DetectorState]] = {}
+                for name, state in states.items():
+                    by_site.setdefault(name.partition(":")[0], {})[name] = state
+                for junction, group in walkers.look(sumo, now_s):
+                    if loop:
+                        sites[junction].sequencer.calls.add(group)
+                for name, site in sites.items():
+                    lamps = site.tick(now_s * 1000, by_site.get(name, {}))
+                    sumo.trafficlight.setRedYellowGreenState(name, lamps)
+                sumo.simulationStep()
+            waits = walkers.end(scenario.end_s)
+            gridlocked = _gridlocked(sumo)
         finally:
             sumo.close()
-        outcome = _measure(trips, controller, seed, found)
-    outcome.gridlocked = running > 20 and stuck > 0.25 * running
-    outcome.refusals = [refusal for site in sites for refusal in site.refusals]
-    outcome.refused = len(outcome.refusals)
+        outcome = measure(trips, routes, controller, seed, found, _free_s(scenario.net))
+    outcome.pedestrian_p95_s = percentile(waits)
+    outcome.gridlocked = gridlocked
+    outcome.refusals = [refusal for site in sites.values() for refusal in site.refusals]
+    outcome.seconds = time.perf_counter() - begun
     return outcome
 
 
-def _lanes(net_file: Path, found: Sequence[Junction]) -> dict[str, float]:
-    """Lanes that need a detector -> their length."""
+def _command(scenario: Scenario, seed: int, trips: Path, routes: Path, extra: Path) -> list[str]:
+    import sumolib
+
+    return [
+        sumolib.checkBinary("sumo"), "-n", str(scenario.net),
+        "-r", ",".join(map(str, scenario.routes)),
+        "-a", ",".join(map(str, (*scenario.additional, extra))),
+        "--begin", str(scenario.begin_s), "--end", str(scenario.end_s),
+        "--scale", str(scenario.scale), "--seed", str(seed), "--time-to-teleport", "-1",
+        "--tripinfo-output", str(trips), "--tripinfo-output.write-unfinished",
+        "--tripinfo-output.write-undeparted", "--vehroute-output", str(routes),
+        "--vehroute-output.exit-times", "--vehroute-output.write-unfinished", "--no-step-log",
+        "--no-warnings", "--duration-log.disable", "--xml-validation", "never",
+        *scenario.options,
+    ]  # fmt: skip
+
+
+def _gridlocked(sumo: Any) -> bool:
+    """Whether more than a quarter of the vehicles (and 20 at least run) has not moved for long."""
+    running = sumo.vehicle.getIDList()
+    stuck = sum(sumo.vehicle.getWaitingTime(v) > _STUCK_S for v in running)
+    return len(running) > 20 and stuck > 0.25 * len(running)
+
+
+def _free_s(net_file: Path) -> dict[str, float]:
+    """Edge -> its length over its speed."""
     import sumolib
 
     net = sumolib.net.readNet(str(net_file))
-    wanted = {lane for j in found for m in j.movements for lane in (*m.detectors, *m.lanes_out)}
-    lengths = {}
-    for lane in sorted(wanted):
-        if not lane.startswith(":"):
-            lengths[lane] = float(net.getLane(lane).getLength())
-    return lengths
+    return {
+        edge.getID(): float(edge.getLength()) / max(1.0, float(edge.getSpeed()))
+        for edge in net.getEdges()
+    }
 
 
 def _write_extra(
-    path: Path, lengths: dict[str, float], found: Sequence[Junction], controller: str, net: Path
+    path: Path, found: Iterable[Junction], controller: str, shipped: Mapping[str, Program]
 ) -> None:
     """Detectors, and SUMO's own controllers where one of those is wanted."""
     root = ET.Element("additional")
-    for lane in lengths:
-        ET.SubElement(
-            root, "laneAreaDetector", id=f"q:{lane}", lane=lane, pos="0",
-            endPos=f"{lengths[lane]:.2f}", period="86400", file="NUL", friendlyPos="true",
-        )  # fmt: skip
+    for junction in found:
+        for area in junction.areas:
+            ET.SubElement(
+                root, "laneAreaDetector", id=area.id, lane=area.lane, pos=str(area.begin_m),
+                endPos=str(area.end_m), period="86400", file=os.devnull, friendlyPos="true",
+            )  # fmt: skip
     if controller in ("actuated", "delay_based"):
-        for light in ET.parse(net).getroot().iter("tlLogic"):
-            if light.get("id") not in {j.id for j in found}:
-                continue
-            logic = ET.SubElement(root, "tlLogic", id=str(light.get("id")), type=controller,
-                                  programID=controller, offset="0")  # fmt: skip
-            for phase in light.iter("phase"):
-                state = str(phase.get("state"))
-                told = {"duration": str(phase.get("duration")), "state": state}
-                if "y" not in state.lower() and any(lamp in "Gg" for lamp in state):
-                    told |= {"minDur": "5", "maxDur": "50"}
-                ET.SubElement(logic, "phase", attrib=told)
+        for program in shipped.values():
+            if program.kind != controller and len({p.open for p in program.phases}) > 1:
+                _write_program(root, program, controller)
     ET.ElementTree(root).write(path)
 
 
-def _measure(trips: Path, controller: str, seed: int, found: Sequence[Junction]) -> Outcome:
-    """Delays by vehicle from SUMO's trip records."""
-    delays: list[float] = []
-    arrived = never = 0
-    stops = 0.0
-    for trip in ET.parse(trips).getroot().iter("tripinfo"):
-        delays.append(float(trip.get("timeLoss", 0)) + max(0.0, float(trip.get("departDelay", 0))))
-        stops += float(trip.get("waitingCount", 0))
-        arrived += float(trip.get("arrival", -1)) >= 0
-        never += float(trip.get("depart", -1)) < 0
-    return Outcome(
-        controller=controller, seed=seed, vehicles=len(delays), arrived=arrived, delays=delays,
-        stops=stops / max(1, len(delays)), side_p95_s=0.0, pedestrian_p95_s=0.0,
-        gridlocked=False, never_in=never,
-    )  # fmt: skip
+def _write_program(root: ET.Element, program: Program, kind: str) -> None:
+    """The same phases for one of SUMO's controllers; neighbours that look alike are one."""
+    logic = ET.SubElement(root, "tlLogic", id=program.light, type=kind, programID=kind, offset="0")
+    rows: list[tuple[float, str, bool]] = []
+    for phase in program.phases:
+        if rows and rows[-1][1] == phase.state:
+            rows[-1] = (rows[-1][0] + phase.duration_s, phase.state, phase.settled)
+        else:
+            rows.append((phase.duration_s, phase.state, phase.settled))
+    for duration, state, settled in rows:
+        told = {"duration": str(duration), "state": state}
+        if settled:
+            told |= {"minDur": str(min(5.0, duration)), "maxDur": "50"}
+        ET.SubElement(logic, "phase", attrib=told)

@@ -6,87 +6,135 @@ the length of the way through the junction, walking speed 1.2 m/s.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from citybrain.edge import approaches, programs
+from citybrain.edge.programs import Program
 from citybrain.errors import PackError
-from citybrain.signals import Group, Junction, LocalPlan, Movement, StageDef, Step, Table
-
-REACH_M = 150.0
-"""How far upstream of the stop line the queue is measured."""
+from citybrain.models.signals.timing import changeover_ms, fitted
+from citybrain.signals import Group, Junction, LocalPlan, StageDef, Step, Table
 
 _WALK_M_S = 1.2
-_ROAD_TYPES = ("static", "actuated", "delay_based", "NEMA")
 
 
-def read(net_file: Path, *, min_green_ms: int = 5_000, max_red_ms: int = 120_000) -> list[Junction]:
+def read(
+    net_file: Path,
+    additional: Iterable[Path] = (),
+    *,
+    min_green_ms: int = 5_000,
+    max_red_ms: int = 120_000,
+) -> list[Junction]:
     """Every road signal of a network. Rail signals and crossings are left alone.
 
-    Raises PackError if the file is not a network or a program has no green stage.
+    additional: files whose programs stand in for the network's own, as in SUMO.
+
+    Raises PackError if a file cannot be read or the network is none.
     """
     import sumolib
 
+    found = []
+    lights = programs.read(net_file, additional)
     try:
-        net = sumolib.net.readNet(
-            str(net_file), withPrograms=True, withInternal=True, withPedestrianConnections=True
-        )
+        net = sumolib.net.readNet(str(net_file), withInternal=True, withPedestrianConnections=True)
     except Exception as error:  # sumolib raises whatever its XML parser does
         raise PackError(f"{net_file}: not a readable SUMO network: {error}") from error
-    found = []
-    for light in net.getTrafficLights():
-        program = next(iter(light.getPrograms().values()), None)
-        if program is None or program.getType() not in _ROAD_TYPES:
-            continue
-        junction = _junction(net, light, program, min_green_ms, max_red_ms)
+    links = _links(net)
+    for light, program in sorted(lights.items()):
+        junction = _junction(net, program, links.get(light, {}), min_green_ms, max_red_ms)
         if junction is not None:
             found.append(junction)
     return found
 
 
 def _junction(
-    net: Any, light: Any, program: Any, min_green_ms: int, max_red_ms: int
+    net: Any, program: Program, links: dict[int, "_Link"], min_green_ms: int, max_red_ms: int
 ) -> Junction | None:
-    phases = program.getPhases()
-    green = [
-        (phase.duration, frozenset(i for i, lamp in enumerate(phase.state) if lamp in "Gg"))
-        for phase in phases
-        if "y" not in phase.state.lower() and any(lamp in "Gg" for lamp in phase.state)
-    ]
-    if len({open_ for _, open_ in green}) < 2:
+    walks = frozenset(link.index for link in links.values() if link.walks)
+    shown = _shown(program, walks)
+    if len({open_ for _, _, open_ in shown}) < 2:
         return None  # nothing to decide
-    links = _links(net, light, max(len(phase.state) for phase in phases))
     patterns: dict[tuple[bool, tuple[bool, ...]], list[_Link]] = {}
     for link in links.values():
-        pattern = tuple(link.index in open_ for _, open_ in green)
+        pattern = tuple(link.index in open_ for _, _, open_ in shown)
         if any(pattern):
             patterns.setdefault((link.walks, pattern), []).append(link)
+    longest_red_ms = max(max_red_ms, round(program.cycle_s * 1000) + 10_000)
     groups: list[Group] = []
     named: dict[int, str] = {}
-    for number, ((walks, _), members) in enumerate(sorted(patterns.items(), key=_first)):
-        group = _group(f"{'p' if walks else 'v'}{number + 1}", members, min_green_ms, max_red_ms)
-        groups.append(group)
-        named |= dict.fromkeys((m.index for m in members), group.id)
+    for number, ((on_foot, _), members) in enumerate(sorted(patterns.items(), key=_first)):
+        name = f"{'p' if on_foot else 'v'}{number + 1}"
+        groups.append(_group(name, members, min_green_ms, longest_red_ms))
+        named |= dict.fromkeys((m.index for m in members), name)
+    names = [frozenset(named[i] for i in open_ if i in named) for _, _, open_ in shown]
     stages: dict[frozenset[str], StageDef] = {}
-    steps = []
-    for duration, open_ in green:
-        members_open = frozenset(named[i] for i in open_ if i in named)
-        stage = stages.setdefault(
+    for members_open in names:
+        stages.setdefault(
             members_open, StageDef(name=f"s{len(stages) + 1}", green=sorted(members_open))
         )
-        steps.append(Step(stage=stage.name, green_ms=round(duration * 1000)))
+    table = Table(
+        junction=program.light, groups=groups, conflicts=_conflicts(links, named, list(stages))
+    )
+    ways = {link.index: link.ways for link in links.values()}
+    moves, areas = approaches.movements(net, groups, ways, program.light)
     return Junction(
-        id=light.getID(),
-        table=Table(
-            junction=light.getID(),
-            groups=groups,
-            conflicts=_conflicts(links, named, list(stages)),
-        ),
+        id=program.light,
+        table=table,
         stages=list(stages.values()),
-        plan=LocalPlan(steps=steps, offset_ms=round(float(program.getOffset()) * 1000)),
-        movements=[m for group in groups for m in _movements(net, group, links)],
-        yields=_yields([phase.state for phase in phases], links),
+        plan=_plan(program, table, names, [(begin, end) for begin, end, _ in shown], stages),
+        movements=moves,
+        areas=areas,
+        yields=_yields([phase.state for phase in program.phases], links),
+    )
+
+
+def _shown(program: Program, walks: frozenset[int]) -> list[tuple[float, float, frozenset[int]]]:
+    """(begin, end, open links) of the stages of a cycle, in s; a phase that only closes the
+    pedestrians of the stage before belongs to it."""
+    found: list[tuple[float, float, frozenset[int]]] = []
+    now = 0.0
+    for phase in program.phases:
+        end = now + phase.duration_s
+        if phase.settled:
+            if found and found[-1][1] == now and found[-1][2] - phase.open <= walks:
+                begin, _, before = found[-1]
+                if phase.open <= before:
+                    found[-1] = (begin, end, before)
+                    now = end
+                    continue
+            found.append((now, end, phase.open))
+        now = end
+    return found
+
+
+def _plan(
+    program: Program,
+    table: Table,
+    names: list[frozenset[str]],
+    times: list[tuple[float, float]],
+    stages: dict[frozenset[str], StageDef],
+) -> LocalPlan:
+    """The shipped cycle with proper changes: each step ends where it was shipped to end, and
+    what its change needs more than it was given comes off the greens."""
+    greens, changes, shortest = [], [], []
+    minimum = {group.id: group.min_green_ms for group in table.groups}
+    for i, open_ in enumerate(names):
+        before, after = names[i - 1], names[(i + 1) % len(names)]
+        begun = times[i - 1][1] - (program.cycle_s if i == 0 else 0.0)
+        changes.append(changeover_ms(table, before, open_))
+        greens.append(round((times[i][1] - begun) * 1000) - changes[-1])
+        alone = open_ - before - after
+        shortest.append(max((minimum[name] for name in alone), default=1_000))
+    greens = fitted(greens, shortest, round(program.cycle_s * 1000) - sum(changes))
+    offset_s = program.offset_s + times[-1][1] - program.cycle_s
+    return LocalPlan(
+        steps=[
+            Step(stage=stages[open_].name, green_ms=green)
+            for open_, green in zip(names, greens, strict=True)
+        ],
+        offset_ms=round(offset_s * 1000),
     )
 
 
@@ -113,19 +161,19 @@ def _first(entry: tuple[Any, list[_Link]]) -> int:
     return min(link.index for link in entry[1])
 
 
-def _links(net: Any, light: Any, size: int) -> dict[int, _Link]:
-    found: dict[int, _Link] = {}
+def _links(net: Any) -> dict[str, dict[int, _Link]]:
+    """Light -> link index -> link, in the order of the index."""
+    found: dict[str, dict[int, _Link]] = {}
     for edge in net.getEdges(withInternal=True):
         for lane in edge.getLanes():
             for way in lane.getOutgoing():
-                if way.getTLSID() != light.getID() or not 0 <= way.getTLLinkIndex() < size:
+                index = way.getTLLinkIndex()
+                if not way.getTLSID() or index < 0:
                     continue
                 walks = way.getTo().getFunction() == "crossing"
-                link = found.setdefault(
-                    way.getTLLinkIndex(), _Link(way.getTLLinkIndex(), walks, [])
-                )
-                link.ways.append(way)
-    return dict(sorted(found.items()))
+                light = found.setdefault(way.getTLSID(), {})
+                light.setdefault(index, _Link(index, walks, [])).ways.append(way)
+    return {light: dict(sorted(links.items())) for light, links in found.items()}
 
 
 def _group(name: str, links: list[_Link], min_green_ms: int, max_red_ms: int) -> Group:
@@ -188,40 +236,3 @@ def _yields(states: list[str], links: dict[int, _Link]) -> dict[str, list[int]]:
                 if other == "G" and j in links and links[i].crosses(links[j]):
                     found.setdefault(i, set()).add(j)
     return {str(i): sorted(others) for i, others in sorted(found.items())}
-
-
-def _movements(net: Any, group: Group, links: dict[int, _Link]) -> list[Movement]:
-    """One movement per lane in, since a lane's queue is what a detector sees."""
-    by_lane: dict[str, set[str]] = {}
-    for index in group.links:
-        for way in links[index].ways:
-            source = way.getFromLane().getID()
-            by_lane.setdefault(source, set()).add(way.getToLane().getID())
-    found = []
-    for source, targets in sorted(by_lane.items()):
-        seen = [] if group.kind == "pedestrian" else list(_upstream(net.getLane(source)))
-        found.append(
-            Movement(
-                group=group.id,
-                lanes_in=[source],
-                lanes_out=sorted(targets),
-                detectors=[lane for lane, _ in seen],
-                shares=[share for _, share in seen],
-            )
-        )
-    return found
-
-
-def _upstream(lane: Any, share: float = 1.0, so_far_m: float = 0.0) -> Iterator[tuple[str, float]]:
-    """Lanes that lead to a stop line within reach, up to the signal before, with the share of
-    their vehicles that can be bound for it."""
-    yield lane.getID(), share
-    so_far_m += lane.getLength()
-    if so_far_m >= REACH_M or not lane.getEdge().getIncoming():
-        return
-    for way in lane.getIncomingConnections():
-        before = way.getFromLane()
-        if way.getTLSID() or before.getEdge().getFunction() or not before.allows("passenger"):
-            continue
-        branches = len({out.getToLane().getID() for out in before.getOutgoing()})
-        yield from _upstream(before, share / max(1, branches), so_far_m)

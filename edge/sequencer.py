@@ -17,9 +17,24 @@ class _State:
     lamp: Lamp
     since_ms: int
 
+    def closed_in_ms(self, now_ms: int) -> int:
+        """How long until a foe may open, if this group starts to close now."""
+        group, lasted = self.group, now_ms - self.since_ms
+        if self.lamp == "green":
+            rest = max(0, group.min_green_ms - lasted)
+            return rest + group.yellow_ms + group.clear_ms
+        if self.lamp == "yellow":
+            return max(0, group.yellow_ms - lasted) + group.clear_ms
+        return max(0, group.clear_ms - lasted)
+
 
 class Sequencer:
     """The lamps of one junction on their way from stage to stage. Starts all red.
+
+    A pedestrian group of the stage opens when somebody has called for it, and closes after its
+    minimum green, so that its long clearance stands in nobody's way; with `recall` it is
+    open throughout the stage. A vehicle group that has to close waits until the pedestrians
+    that need longer have cleared.
 
     Raises PackError if a stage opens two groups that exclude each other.
     """
@@ -32,15 +47,19 @@ class Sequencer:
             self._foes[other].add(one)
         self.stages = {stage.name: frozenset(stage.green) for stage in junction.stages}
         for name, green in self.stages.items():
-            for group in green:
+            for group in sorted(green):
                 if clash := self._foes[group] & green:
                     raise PackError(
                         f"junction {junction.id}: stage {name}: {group} and {min(clash)} exclude"
                         " each other"
                     )
+        self._walks = frozenset(g.id for g in junction.table.groups if g.kind == "pedestrian")
         self.target = junction.plan.steps[0].stage
+        self.recall = False
+        self.calls: set[str] = set()
+        """Pedestrian groups that somebody waits at; kept until they are green."""
         self.reached_ms: int | None = None
-        """When all groups of the target were green, None while they are not."""
+        """When all vehicle groups of the target and no others were green, None before."""
 
     def aim(self, stage: str) -> None:
         """Go to a stage. What is under way there goes on; a closing group closes first.
@@ -52,18 +71,38 @@ class Sequencer:
         if stage != self.target:
             self.target, self.reached_ms = stage, None
 
+    def ready_in_ms(self, now_ms: int, stage: str) -> int:
+        """How long until all vehicle groups of a stage are green, if it is aimed for now."""
+        green = self.stages[stage]
+        return max(
+            (
+                self._open_in_ms(name, green, now_ms)
+                for name in green
+                if self._groups[name].lamp != "green" and name not in self._walks
+            ),
+            default=0,
+        )
+
     def step(self, now_ms: int) -> Mapping[str, Lamp]:
         """The changes to ask for at `now_ms`; call `shown` if they were let through."""
         wanted: dict[str, Lamp] = {}
-        green = self.stages[self.target]
+        green = self._wanted(now_ms)
+        opening = {
+            name: self._open_in_ms(name, green, now_ms)
+            for name in green
+            if self._groups[name].lamp == "red"
+        }
         for name, state in self._groups.items():
             lasted = now_ms - state.since_ms
             group = state.group
             if state.lamp == "yellow" and lasted >= group.yellow_ms:
                 wanted[name] = "red"
             elif state.lamp == "green" and name not in green and lasted >= group.min_green_ms:
-                wanted[name] = "yellow" if group.yellow_ms else "red"
-            elif state.lamp == "red" and name in green and self._clear(name, now_ms):
+                needed = group.yellow_ms + group.clear_ms
+                waiting = [ms for other, ms in opening.items() if other in self._foes[name]]
+                if name in self._walks or not waiting or min(waiting) <= needed:
+                    wanted[name] = "yellow" if group.yellow_ms else "red"
+            elif state.lamp == "red" and name in green and opening[name] == 0:
                 wanted[name] = "green"
         return wanted
 
@@ -73,15 +112,34 @@ class Sequencer:
             state = self._groups[name]
             if state.lamp != lamp:
                 state.lamp, state.since_ms = lamp, now_ms
+            if lamp == "green":
+                self.calls.discard(name)
         green = {name for name, state in self._groups.items() if state.lamp == "green"}
-        if green == self.stages[self.target]:
+        if green - self._walks == self.stages[self.target] - self._walks:
             self.reached_ms = self.reached_ms if self.reached_ms is not None else now_ms
         else:
             self.reached_ms = None
 
-    def _clear(self, name: str, now_ms: int) -> bool:
-        return all(
-            self._groups[foe].lamp == "red"
-            and now_ms - self._groups[foe].since_ms >= self._groups[foe].group.clear_ms
-            for foe in self._foes[name]
+    def _wanted(self, now_ms: int) -> frozenset[str]:
+        """Groups of the target that should be green now: pedestrians only for who walks."""
+        green = self.stages[self.target]
+        if self.recall:
+            return green
+        called = set()
+        for name in green & self._walks:
+            state = self._groups[name]
+            fresh = now_ms - state.since_ms < state.group.min_green_ms
+            if name in self.calls or (state.lamp == "green" and fresh):
+                called.add(name)
+        return (green - self._walks) | called
+
+    def _open_in_ms(self, name: str, green: frozenset[str], now_ms: int) -> int:
+        """How long until a red group may open: its foes have closed and cleared."""
+        return max(
+            (
+                self._groups[foe].closed_in_ms(now_ms)
+                for foe in self._foes[name]
+                if foe not in green
+            ),
+            default=0,
         )

@@ -29,6 +29,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "rule": ("citybrain.cli.rule:app", "Show the rules; change a threshold."),
     "outbox": ("citybrain.cli.outbox:outbox", "Tell webhooks of new and worse alerts."),
     "dead-letter": ("citybrain.cli.dead_letter:app", "List, show, retry refused input."),
+    "signals": ("citybrain.cli.signals:app", "Compare signal controllers on a simulator."),
     "city": ("citybrain.cli.city:app", "List, check and import cities."),
     "query": ("citybrain.cli.query:query", "Ask history in SQL."),
     "replay": ("citybrain.cli.replay:replay", "Put a recording through the engine's cores."),

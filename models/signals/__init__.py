@@ -9,11 +9,13 @@ from collections.abc import Callable
 
 from citybrain.models.signals.base import Controller
 from citybrain.models.signals.fixed import Fixed
+from citybrain.models.signals.horizon import Horizon
 from citybrain.models.signals.pressure import MaxPressure
 from citybrain.signals import Junction
 
 CONTROLLERS: dict[str, Callable[[Junction], Controller]] = {
     "fixed": Fixed,
     "max-pressure": MaxPressure,
+    "horizon": Horizon,
 }
 """Name -> how to make one for a junction."""

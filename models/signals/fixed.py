@@ -1,6 +1,7 @@
 """The local plan, for comparison in the same loop."""
 
 from citybrain.models.signals.base import Decision, View
+from citybrain.models.signals.timing import schedule
 from citybrain.signals import Junction
 
 
@@ -8,9 +9,7 @@ class Fixed:
     """Follows the junction's local plan by the clock, so that offsets hold."""
 
     def __init__(self, junction: Junction) -> None:
-        self._steps = [
-            (step.stage, step.green_ms + _lost_ms(junction)) for step in junction.plan.steps
-        ]
+        self._steps = [(stage, change + green) for stage, change, green in schedule(junction)]
         self._offset_ms = junction.plan.offset_ms
         self._cycle_ms = sum(length for _, length in self._steps)
 
@@ -21,9 +20,4 @@ class Fixed:
             if into < length:
                 return Decision(stage, "local plan")
             into -= length
-        return None
-
-
-def _lost_ms(junction: Junction) -> int:
-    """Time between two stages: the longest yellow of the junction."""
-    return max(group.yellow_ms for group in junction.table.groups)
+        raise AssertionError("a cycle is the sum of its steps")

@@ -1,0 +1,114 @@
+"""`citybrain signals`: signal controllers, tried out on a simulator."""
+
+import sys
+import tempfile
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from citybrain.cli.output import print_json, print_table
+from citybrain.errors import UsageError
+
+app = typer.Typer(no_args_is_help=True)
+
+
+@app.callback()
+def _signals() -> None:
+    """Signal controllers."""
+
+
+@app.command()
+def bench(
+    net: Annotated[
+        str | None, typer.Option(help="SUMO network, or adlershof for the built-in city.")
+    ] = None,
+    routes: Annotated[str | None, typer.Option(help="Route files, comma-separated.")] = None,
+    additional: Annotated[
+        str, typer.Option(help="Additional files, comma-separated; their programs count.")
+    ] = "",
+    sumocfg: Annotated[
+        Path | None, typer.Option(help="A SUMO configuration instead of --net and --routes.")
+    ] = None,
+    controller: Annotated[
+        str, typer.Option(help="Controllers to compare, comma-separated.")
+    ] = "fixed,retimed,actuated,horizon",
+    seeds: Annotated[int, typer.Option(min=1, help="Runs of each, with seeds 1 to N.")] = 3,
+    scale: Annotated[float, typer.Option(min=0.01, help="Times the demand.")] = 1.0,
+    begin: Annotated[int | None, typer.Option(min=0, help="Simulated second to begin.")] = None,
+    end: Annotated[int | None, typer.Option(min=1, help="Simulated second to end.")] = None,
+    demand: Annotated[
+        int, typer.Option(min=1, help="Vehicles an hour, for --net adlershof.")
+    ] = 1800,
+    jobs: Annotated[int, typer.Option(min=1, help="Runs at a time.")] = 1,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Run a SUMO scenario closed loop with each controller and compare.
+
+    Delay is time loss plus departure delay of every scheduled vehicle; teleporting is off.
+    Detector states reach our controllers 5 s old, 5 % lost, 5 % of the vehicles missed.
+    shipped, actuated and delay_based are run by SUMO itself, without interlock.
+    """
+    from citybrain.edge import bench as benches
+    from citybrain.edge.closed_loop import Scenario
+    from citybrain.edge.outcome import Outcome
+
+    with tempfile.TemporaryDirectory() as folder:
+        if sumocfg is not None:
+            if net is not None or routes is not None:
+                raise UsageError("--sumocfg: give this, or --net and --routes, not both")
+            scenario = benches.sumocfg(sumocfg)
+        elif net == "adlershof":
+            from citybrain.edge.world.bench_demand import adlershof
+
+            scenario = adlershof(demand, Path(folder))
+        elif net is not None and routes is not None:
+            scenario = Scenario(
+                net=Path(net), routes=_files(routes), additional=_files(additional),
+                begin_s=begin or 0, end_s=(begin or 0) + 3600,
+            )  # fmt: skip
+        else:
+            raise UsageError("--net: give a network with --routes, adlershof, or --sumocfg")
+        first = scenario.begin_s if begin is None else begin
+        last = end if end is not None else first + scenario.end_s - scenario.begin_s
+        if last <= first:
+            raise UsageError(f"--end: {last} is not after --begin {first}")
+        scenario = replace(scenario, begin_s=first, end_s=last, scale=scale)
+
+        def tell(outcome: Outcome) -> None:
+            print(
+                f"{outcome.controller} seed {outcome.seed}: {outcome.mean_delay_s:.1f} s"
+                f" ({outcome.seconds:.0f} s of computing)",
+                file=sys.stderr,
+            )
+
+        chosen = [name.strip() for name in controller.split(",") if name.strip()]
+        outcomes = benches.compare(scenario, chosen, range(1, seeds + 1), jobs=jobs, progress=tell)
+    apart = benches.differences(outcomes)
+    found = {name: benches.summary(rows) for name, rows in outcomes.items()}
+    if as_json:
+        print_json({"controllers": found, "differences": [asdict(d) for d in apart]})
+        return
+    print_table(
+        ["controller", "delay s", "p95 s", "arrived", "of", "never in", "stops", "side p95 s",
+         "on foot p95 s", "gridlocked", "refused"],
+        [
+            [name, f"{row['mean_delay_s']:.1f}", f"{row['p95_delay_s']:.0f}",
+             f"{row['arrived']:.0f}", f"{row['scheduled']:.0f}", f"{row['never_inserted']:.0f}",
+             f"{row['stops']:.2f}", f"{row['side_p95_s']:.0f}", f"{row['pedestrian_p95_s']:.0f}",
+             f"{row['gridlocked']}/{seeds}", row["refusals"]]
+            for name, row in found.items()
+        ],
+    )  # fmt: skip
+    print_table(
+        ["paired difference", "to", "s", "± s (95 %)", "%"],
+        [
+            [d.one, d.other, f"{d.mean_s:+.1f}", f"{d.half_s:.1f}", f"{d.percent:+.1f}"]
+            for d in apart
+        ],
+    )
+
+
+def _files(told: str) -> tuple[Path, ...]:
+    return tuple(Path(name.strip()) for name in told.split(",") if name.strip())

@@ -1,0 +1,117 @@
+"""Queues between detector states: what a junction's movements look like now.
+
+Area detectors say every few seconds, late and not quite right, how many vehicles were on each
+stretch of the way. From the last states known, the lamps shown since then and the time that
+the way takes, the vehicles at the stop line now and the arrivals of the next seconds follow
+(a vertical queue; Lin and others, ITSC 2009, use the same model for rolling horizons).
+"""
+
+from collections import deque
+from collections.abc import Mapping
+
+import numpy as np
+
+from citybrain.models.signals.base import Row
+from citybrain.signals import DetectorState, Junction
+
+HORIZON_S = 60
+_VEHICLE_M = 7.5
+_FLOW_MEMORY_S = 300.0
+_START_S = 2
+
+
+class Queues:
+    """Tracks one junction's movements. Arrays are by movement.
+
+    tick: once a second with the groups that are open. learn: when states have arrived.
+    """
+
+    def __init__(self, junction: Junction) -> None:
+        moves = junction.movements
+        self._index = {area.id: i for i, area in enumerate(junction.areas)}
+        self._length = np.array([max(1.0, a.end_m - a.begin_m) for a in junction.areas])
+        count, areas = len(moves), len(junction.areas)
+        self._share = np.zeros((count, areas))
+        # Arrival profile of a vehicle that moves freely somewhere on an area, by second.
+        self._profile = np.zeros((count, areas, HORIZON_S))
+        self._exits = np.zeros((count, areas), dtype=bool)
+        self._reach_s = np.zeros(count, dtype=int)
+        for m, move in enumerate(moves):
+            for area, share, near in zip(move.detectors, move.shares, move.near_m, strict=True):
+                a = self._index[area]
+                self._share[m, a] = share
+                first = near / max(move.speed_m_s, 3.0)
+                last = (near + self._length[a]) / max(move.speed_m_s, 3.0)
+                self._profile[m, a] = _spread(first, last)
+                self._reach_s[m] = max(self._reach_s[m], min(HORIZON_S - 1, int(last)))
+            for area in move.exits:
+                self._exits[m, self._index[area]] = True
+        self._groups = [move.group for move in moves]
+        self._rate = np.array([move.saturation_veh_h / 3600 for move in moves])
+        self._seen = np.zeros(areas)
+        self._standing = np.zeros(areas)
+        self._at_ms = np.full(areas, -1, dtype=np.int64)
+        self._open: deque[tuple[int, Row]] = deque(maxlen=60)
+        self._shown: deque[Row] = deque([np.zeros(count)] * _START_S, maxlen=_START_S + 1)
+        self.flow = np.zeros(count)
+        """Vehicles a second that come from beyond the detectors, smoothed."""
+        self.queue = np.zeros(count)
+        self.coming = np.zeros((count, HORIZON_S))
+        self.room = np.ones(count)
+        self.age_s = np.full(count, np.nan)
+        """How old the oldest state of each movement is; NaN where one has never arrived."""
+
+    def tick(self, now_ms: int, green: frozenset[str]) -> None:
+        """A second passes with these groups green."""
+        shown = np.array([group in green for group in self._groups], dtype=float)
+        self._shown.append(shown)
+        # Drivers start late and use the beginning of yellow: as if green came later.
+        open_ = self._shown[0]
+        self._open.append((now_ms, open_))
+        self.queue, self.coming = self._second(self.queue, self.coming, open_)
+        self.age_s += 1.0
+
+    def learn(self, now_ms: int, states: Mapping[str, DetectorState]) -> None:
+        """Take over what has arrived and bring it forward to now. Unknown areas are ignored;
+        a state older than the one known is too."""
+        for name, state in states.items():
+            a = self._index.get(name)
+            if a is None or state.at_ms <= self._at_ms[a]:
+                continue
+            self._at_ms[a] = state.at_ms
+            self._seen[a], self._standing[a] = state.present, min(state.waiting, state.present)
+        moving = self._seen - self._standing
+        queue = self._share @ self._standing
+        coming = np.einsum("ma,mat,a->mt", self._share, self._profile, moving)
+        beyond = coming.sum(axis=1) / np.maximum(self._reach_s, 1)
+        share = min(1.0, 5.0 / _FLOW_MEMORY_S)
+        self.flow += share * (beyond - self.flow)
+        coming += self.flow[:, None] * (np.arange(HORIZON_S) > self._reach_s[:, None])
+        since = int(np.median(self._at_ms)) if len(self._at_ms) else now_ms
+        for at, open_ in self._open:
+            if at >= since:
+                queue, coming = self._second(queue, coming, open_)
+        self.queue, self.coming = queue, coming
+        filled = np.where(self._at_ms < 0, 0.0, self._standing * _VEHICLE_M / self._length)
+        age = np.where(self._at_ms < 0, np.nan, (now_ms - self._at_ms) / 1000)
+        self.age_s = np.where(self._share > 0, age, -np.inf).max(axis=1, initial=-np.inf)
+        worst = np.where(self._exits, np.minimum(filled, 1.0), 0.0)
+        self.room = 1.0 - worst.max(axis=1, initial=0.0)
+
+    def _second(self, queue: Row, coming: Row, open_: Row) -> tuple[Row, Row]:
+        queue = queue + coming[:, 0]
+        queue -= np.minimum(queue, self._rate * open_)
+        moved = np.empty_like(coming)
+        moved[:, :-1] = coming[:, 1:]
+        moved[:, -1] = self.flow
+        return queue, moved
+
+
+def _spread(first: float, last: float) -> Row:
+    """Share of a vehicle that arrives in each second, evenly between two times."""
+    edges = np.clip(np.arange(HORIZON_S + 1), first, max(last, first + 1e-3))
+    parts = np.diff(edges)
+    total = parts.sum()
+    if total <= 0:
+        parts[-1] = total = 1.0
+    return np.asarray(parts / total, dtype=float)
