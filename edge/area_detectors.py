@@ -40,11 +40,13 @@ class AreaDetectors:
                     continue
                 present = sumo.lanearea.getLastStepVehicleNumber(name)
                 standing = sumo.lanearea.getLastStepHaltingNumber(name)
+                touched = sumo.lanearea.getLastIntervalVehicleNumber(name)
+                left = max(0, touched - present) if touched > 0 else 0
                 seen = int(self._rng.binomial(present, 1 - told.missed)) if present else 0
                 found[name] = DetectorState(
                     detector=name, at_ms=now_s * 1000,
                     expires_ms=(now_s + 4 * told.interval_s) * 1000,
-                    passed=0, occupancy=0.0, present=seen, waiting=min(seen, standing),
+                    passed=left, occupancy=0.0, present=seen, waiting=min(seen, standing),
                 )  # fmt: skip
             self._under_way.append((now_s + told.delay_s, found))
         arrived: dict[str, DetectorState] = {}

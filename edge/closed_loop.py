@@ -106,6 +106,7 @@ class _Site:
             waited_s=self._waited_s,
             red_s=self._red_s,
             age_s=queues.age_s,
+            served=queues.served,
         )
 
     def _state(self, lamps: Mapping[str, Lamp]) -> str:
@@ -177,18 +178,19 @@ def run(
     import libsumo as sumo
 
     begun = time.perf_counter()
+    degraded = degraded or Degraded()
     shipped = programs.read(scenario.net, scenario.additional)
     if found is None:
         found = junctions.read(scenario.net, scenario.additional)
     loop = controller not in NATIVE
     with tempfile.TemporaryDirectory() as folder:
         trips, routes, extra = (Path(folder) / n for n in ("trips.xml", "routes.xml", "add.xml"))
-        _write_extra(extra, found if loop else (), controller, shipped)
+        _write_extra(extra, found if loop else (), controller, shipped, degraded.interval_s)
         sumo.start(_command(scenario, seed, trips, routes, extra))
         try:
             detectors = AreaDetectors(
                 [area for j in found for area in j.areas] if loop else [],
-                degraded or Degraded(),
+                degraded,
                 np.random.default_rng(seed),
             )
             walkers = _Walkers(found)
@@ -258,7 +260,11 @@ def _free_s(net_file: Path) -> dict[str, float]:
 
 
 def _write_extra(
-    path: Path, found: Iterable[Junction], controller: str, shipped: Mapping[str, Program]
+    path: Path,
+    found: Iterable[Junction],
+    controller: str,
+    shipped: Mapping[str, Program],
+    interval_s: int,
 ) -> None:
     """Detectors, and SUMO's own controllers where one of those is wanted."""
     root = ET.Element("additional")
@@ -266,7 +272,7 @@ def _write_extra(
         for area in junction.areas:
             ET.SubElement(
                 root, "laneAreaDetector", id=area.id, lane=area.lane, pos=str(area.begin_m),
-                endPos=str(area.end_m), period="86400", file=os.devnull, friendlyPos="true",
+                endPos=str(area.end_m), period=str(interval_s), file=os.devnull, friendlyPos="true",
             )  # fmt: skip
     if controller in ("actuated", "delay_based"):
         for program in shipped.values():

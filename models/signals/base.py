@@ -24,7 +24,8 @@ class View:
     second of arrival at the stop line, (movements, seconds). room: share of the space beyond
     the junction that is free, 0 to 1. waited_s: how long the oldest call has been waiting;
     red_s: how long the group has been red. age_s: how old the detector states are; NaN where
-    nothing is known of a movement. blocked: groups that must not open. weight: group -> how
+    nothing is known of a movement. served: share of its saturation flow that a movement was seen
+    to use when it could. blocked: groups that must not open. weight: group -> how
     much more its waiting counts (1 if absent).
     """
 
@@ -39,6 +40,7 @@ class View:
     waited_s: Row
     red_s: Row
     age_s: Row
+    served: Row
     blocked: frozenset[str] = frozenset()
     weight: Mapping[str, float] = field(default_factory=dict)
 

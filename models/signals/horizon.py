@@ -25,11 +25,11 @@ _BIN_S = 3
 _BINS = 20
 _HOLDS_S = (0, 3, 6, 9, 15, 21)
 _MIN_GREEN_S = 5.0
-_MAX_GREEN_S = 40
+_MAX_GREEN_S = 20
 _MAX_RED_S = 100.0
 _FULL = 0.4
 _PATIENCE_S = 60.0
-_TAIL_S = 10.0
+_TAIL_S = 5.0
 _HELD = 0.8
 _GONE = 0.7
 _EVERY_MS = 2_000
@@ -112,7 +112,7 @@ class Horizon:
         arrivals = arrivals.sum(axis=2)
         weight = 1.0 + (view.waited_s / _PATIENCE_S) ** 2
         weight *= np.array([view.weight.get(group, 1.0) for group in self._moves])
-        rates = self._rates * np.where(view.room > _FULL, 1.0, 0.1) * _BIN_S
+        rates = self._rates * np.where(view.room > _FULL, view.served, 0.1) * _BIN_S
         queue = np.repeat(view.queue[None, :], count, axis=0)
         stage = np.full(count, now)
         source = stage
@@ -139,7 +139,7 @@ class Horizon:
             part = np.clip(1.0 - change, 0.0, 1.0)[:, None]
             both = np.minimum(rates[source], rates[stage])
             capacity = part * rates[stage] + (1.0 - part) * both
-            pressed = (queue @ self._foes) > 0.5
+            pressed = np.minimum(1.0, (queue + arrivals[:, t]) @ self._foes)
             capacity *= 1.0 - _HELD * pressed * self._yields[stage]
             queue -= np.minimum(queue, capacity)
             total += queue @ weight

@@ -17,7 +17,10 @@ from citybrain.signals import DetectorState, Junction
 HORIZON_S = 60
 _VEHICLE_M = 7.5
 _FLOW_MEMORY_S = 300.0
-_START_S = 2
+_START_S = 0
+_FAR_M = 40.0
+_LEARN = 0.3
+_FORGET = 0.03
 
 
 class Queues:
@@ -34,7 +37,9 @@ class Queues:
         self._share = np.zeros((count, areas))
         # Arrival profile of a vehicle that moves freely somewhere on an area, by second.
         self._profile = np.zeros((count, areas, HORIZON_S))
-        self._exits = np.zeros((count, areas), dtype=bool)
+        self._exits = np.zeros((count, areas))
+        self._far = np.zeros((count, areas))
+        self._far_s = np.ones(count)
         self._reach_s = np.zeros(count, dtype=int)
         for m, move in enumerate(moves):
             for area, share, near in zip(move.detectors, move.shares, move.near_m, strict=True):
@@ -44,10 +49,22 @@ class Queues:
                 last = (near + self._length[a]) / max(move.speed_m_s, 3.0)
                 self._profile[m, a] = _spread(first, last)
                 self._reach_s[m] = max(self._reach_s[m], min(HORIZON_S - 1, int(last)))
+            far = {a for a, near in zip(move.detectors, move.near_m, strict=True) if near >= _FAR_M}
+            for area, share, _ in zip(move.detectors, move.shares, move.near_m, strict=True):
+                if area in far or not far:
+                    self._far[m, self._index[area]] = share
+                    # Parallel ways of one movement are passed at the same time.
+            spans = [near for near in move.near_m if near >= _FAR_M or not far]
+            if spans:
+                length = max(self._length[self._index[a]] for a in (far or move.detectors))
+                reach = max(spans) - min(spans) + length
+                self._far_s[m] = max(1.0, reach / max(move.speed_m_s, 3.0))
             for area in move.exits:
-                self._exits[m, self._index[area]] = True
+                self._exits[m, self._index[area]] = 1 / len(move.exits)
         self._groups = [move.group for move in moves]
         self._rate = np.array([move.saturation_veh_h / 3600 for move in moves])
+        self._stop_lines = [move.detectors[0] if move.detectors else "" for move in moves]
+        self._lane_rate = self._rate.copy()
         self._seen = np.zeros(areas)
         self._standing = np.zeros(areas)
         self._at_ms = np.full(areas, -1, dtype=np.int64)
@@ -58,6 +75,8 @@ class Queues:
         self.queue = np.zeros(count)
         self.coming = np.zeros((count, HORIZON_S))
         self.room = np.ones(count)
+        self.served = np.ones(count)
+        """Share of its saturation flow that each movement was seen to use when it could."""
         self.age_s = np.full(count, np.nan)
         """How old the oldest state of each movement is; NaN where one has never arrived."""
 
@@ -80,27 +99,41 @@ class Queues:
                 continue
             self._at_ms[a] = state.at_ms
             self._seen[a], self._standing[a] = state.present, min(state.waiting, state.present)
+        self._watch(states)
         moving = self._seen - self._standing
         queue = self._share @ self._standing
         coming = np.einsum("ma,mat,a->mt", self._share, self._profile, moving)
-        beyond = coming.sum(axis=1) / np.maximum(self._reach_s, 1)
+        beyond = (self._far @ moving) / self._far_s
         share = min(1.0, 5.0 / _FLOW_MEMORY_S)
         self.flow += share * (beyond - self.flow)
         coming += self.flow[:, None] * (np.arange(HORIZON_S) > self._reach_s[:, None])
         since = int(np.median(self._at_ms)) if len(self._at_ms) else now_ms
         for at, open_ in self._open:
-            if at >= since:
+            if at > since:
                 queue, coming = self._second(queue, coming, open_)
         self.queue, self.coming = queue, coming
         filled = np.where(self._at_ms < 0, 0.0, self._standing * _VEHICLE_M / self._length)
         age = np.where(self._at_ms < 0, np.nan, (now_ms - self._at_ms) / 1000)
         self.age_s = np.where(self._share > 0, age, -np.inf).max(axis=1, initial=-np.inf)
-        worst = np.where(self._exits, np.minimum(filled, 1.0), 0.0)
-        self.room = 1.0 - worst.max(axis=1, initial=0.0)
+        self.room = 1.0 - self._exits @ np.minimum(filled, 1.0)
+
+    def _watch(self, states: Mapping[str, DetectorState]) -> None:
+        """Learn from stop lines where vehicles stood in green for a whole interval: whatever is
+        in their way (a full exit, a parked van, oncoming traffic), it shows there."""
+        self.served += _FORGET * (1.0 - self.served)
+        for m, name in enumerate(self._stop_lines):
+            state = states.get(name)
+            if state is None or state.present < 2 or self._share[m, self._index[name]] <= 0:
+                continue
+            open_s = sum(open_[m] for at, open_ in self._open if -5_000 < at - state.at_ms <= 0)
+            if open_s < 5:
+                continue
+            whole = self._lane_rate[m] * open_s
+            self.served[m] += _LEARN * (min(1.0, state.passed / whole) - self.served[m])
 
     def _second(self, queue: Row, coming: Row, open_: Row) -> tuple[Row, Row]:
         queue = queue + coming[:, 0]
-        queue -= np.minimum(queue, self._rate * open_)
+        queue -= np.minimum(queue, self._rate * self.served * open_)
         moved = np.empty_like(coming)
         moved[:, :-1] = coming[:, 1:]
         moved[:, -1] = self.flow
