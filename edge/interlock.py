@@ -59,7 +59,7 @@ class Interlock:
 
     def __init__(self, table: Table, now_ms: int, max_step_ms: int = 2_000) -> None:
         self.junction = table.junction
-        self._max_step_ms = max_step_ms
+        self.max_step_ms = max_step_ms
         self._now_ms = now_ms
         self._heads: dict[str, _Head] = {}
         for group in table.groups:
@@ -116,7 +116,7 @@ class Interlock:
             limit = head.group.max_red_ms
             if head.lamp == "red" and limit and lasted > limit:
                 found.append(self._no("maximum red", f"{name}: red for {lasted} of {limit} ms"))
-            if head.lamp == "yellow" and lasted > head.group.yellow_ms + self._max_step_ms:
+            if head.lamp == "yellow" and lasted > head.group.yellow_ms + self.max_step_ms:
                 found.append(self._no("yellow", f"{name}: {lasted} of {head.group.yellow_ms} ms"))
         return tuple(found)
 
@@ -126,7 +126,7 @@ class Interlock:
         if step < 0:
             return [self._no("clock", f"time ran back by {-step} ms")]
         self._now_ms = now_ms
-        if step > self._max_step_ms:
+        if step > self.max_step_ms:
             for head in self._heads.values():
                 head.since_ms = now_ms
         return []

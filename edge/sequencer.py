@@ -53,7 +53,8 @@ class Sequencer:
                         f"junction {junction.id}: stage {name}: {group} and {min(clash)} exclude"
                         " each other"
                     )
-        self._walks = frozenset(g.id for g in junction.table.groups if g.kind == "pedestrian")
+        self.walks = frozenset(g.id for g in junction.table.groups if g.kind == "pedestrian")
+        """The pedestrian groups."""
         self.target = junction.plan.steps[0].stage
         self.recall = False
         self.calls: set[str] = set()
@@ -71,6 +72,11 @@ class Sequencer:
         if stage != self.target:
             self.target, self.reached_ms = stage, None
 
+    def restart(self, now_ms: int) -> None:
+        """The lamps' history is unknown (the clock has jumped): every time starts anew."""
+        for state in self._groups.values():
+            state.since_ms = now_ms
+
     def ready_in_ms(self, now_ms: int, stage: str) -> int:
         """How long until all vehicle groups of a stage are green, if it is aimed for now."""
         green = self.stages[stage]
@@ -78,7 +84,7 @@ class Sequencer:
             (
                 self._open_in_ms(name, green, now_ms)
                 for name in green
-                if self._groups[name].lamp != "green" and name not in self._walks
+                if self._groups[name].lamp != "green" and name not in self.walks
             ),
             default=0,
         )
@@ -100,7 +106,7 @@ class Sequencer:
             elif state.lamp == "green" and name not in green and lasted >= group.min_green_ms:
                 needed = group.yellow_ms + group.clear_ms
                 waiting = [ms for other, ms in opening.items() if other in self._foes[name]]
-                if name in self._walks or not waiting or min(waiting) <= needed:
+                if name in self.walks or not waiting or min(waiting) <= needed:
                     wanted[name] = "yellow" if group.yellow_ms else "red"
             elif state.lamp == "red" and name in green and opening[name] == 0:
                 wanted[name] = "green"
@@ -115,7 +121,7 @@ class Sequencer:
             if lamp == "green":
                 self.calls.discard(name)
         green = {name for name, state in self._groups.items() if state.lamp == "green"}
-        if green - self._walks == self.stages[self.target] - self._walks:
+        if green - self.walks == self.stages[self.target] - self.walks:
             self.reached_ms = self.reached_ms if self.reached_ms is not None else now_ms
         else:
             self.reached_ms = None
@@ -126,12 +132,12 @@ class Sequencer:
         if self.recall:
             return green
         called = set()
-        for name in green & self._walks:
+        for name in green & self.walks:
             state = self._groups[name]
             fresh = now_ms - state.since_ms < state.group.min_green_ms
             if name in self.calls or (state.lamp == "green" and fresh):
                 called.add(name)
-        return (green - self._walks) | called
+        return (green - self.walks) | called
 
     def _open_in_ms(self, name: str, green: frozenset[str], now_ms: int) -> int:
         """How long until a red group may open: its foes have closed and cleared."""

@@ -20,6 +20,8 @@ _FLOW_MEMORY_S = 300.0
 _START_S = 0
 _FAR_M = 40.0
 _LEARN = 0.3
+_DRAWN = 0.03
+_SEEN = 0.8
 _FORGET = 0.03
 
 
@@ -50,10 +52,9 @@ class Queues:
                 self._profile[m, a] = _spread(first, last)
                 self._reach_s[m] = max(self._reach_s[m], min(HORIZON_S - 1, int(last)))
             far = {a for a, near in zip(move.detectors, move.near_m, strict=True) if near >= _FAR_M}
-            for area, share, _ in zip(move.detectors, move.shares, move.near_m, strict=True):
+            for area in move.detectors:
                 if area in far or not far:
-                    self._far[m, self._index[area]] = share
-                    # Parallel ways of one movement are passed at the same time.
+                    self._far[m, self._index[area]] = 1.0
             spans = [near for near in move.near_m if near >= _FAR_M or not far]
             if spans:
                 length = max(self._length[self._index[a]] for a in (far or move.detectors))
@@ -64,7 +65,9 @@ class Queues:
         self._groups = [move.group for move in moves]
         self._rate = np.array([move.saturation_veh_h / 3600 for move in moves])
         self._stop_lines = [move.detectors[0] if move.detectors else "" for move in moves]
-        self._lane_rate = self._rate.copy()
+        self._drawn = np.ones(count)
+        # A permitted turn is slow by its opponents; the controller reckons with those itself.
+        self._yielding = [any(str(k) in junction.yields for k in move.links) for move in moves]
         self._seen = np.zeros(areas)
         self._standing = np.zeros(areas)
         self._at_ms = np.full(areas, -1, dtype=np.int64)
@@ -101,11 +104,11 @@ class Queues:
             self._seen[a], self._standing[a] = state.present, min(state.waiting, state.present)
         self._watch(states)
         moving = self._seen - self._standing
-        queue = self._share @ self._standing
-        coming = np.einsum("ma,mat,a->mt", self._share, self._profile, moving)
-        beyond = (self._far @ moving) / self._far_s
-        share = min(1.0, 5.0 / _FLOW_MEMORY_S)
-        self.flow += share * (beyond - self.flow)
+        share = self._turned()
+        queue = share @ self._standing
+        coming = np.einsum("ma,mat->mt", share * moving, self._profile)
+        beyond = ((share * self._far) @ moving) / self._far_s
+        self.flow += 5.0 / _FLOW_MEMORY_S * (beyond - self.flow)
         coming += self.flow[:, None] * (np.arange(HORIZON_S) > self._reach_s[:, None])
         since = int(np.median(self._at_ms)) if len(self._at_ms) else now_ms
         for at, open_ in self._open:
@@ -123,13 +126,26 @@ class Queues:
         self.served += _FORGET * (1.0 - self.served)
         for m, name in enumerate(self._stop_lines):
             state = states.get(name)
-            if state is None or state.present < 2 or self._share[m, self._index[name]] <= 0:
+            if state is None:
+                continue
+            self._drawn[m] += _DRAWN * (state.passed - self._drawn[m])
+            if state.present < 2 or self._yielding[m]:
                 continue
             open_s = sum(open_[m] for at, open_ in self._open if -5_000 < at - state.at_ms <= 0)
             if open_s < 5:
                 continue
-            whole = self._lane_rate[m] * open_s
+            whole = _SEEN * self._rate[m] * open_s
             self.served[m] += _LEARN * (min(1.0, state.passed / whole) - self.served[m])
+
+    def _turned(self) -> Row:
+        """Shares of each area by movement, as the lanes at the stop line draw vehicles: who
+        waits on a full lane's approach is bound for that lane and not for the empty one."""
+        bound = self._share * (self._drawn[:, None] + 0.1)
+        whole = bound.sum(axis=0)
+        share: Row = bound * np.divide(
+            self._share.sum(axis=0), whole, out=np.zeros_like(whole), where=whole > 0
+        )
+        return share
 
     def _second(self, queue: Row, coming: Row, open_: Row) -> tuple[Row, Row]:
         queue = queue + coming[:, 0]
