@@ -20,6 +20,7 @@ from zoneinfo import ZoneInfo
 from citybrain.errors import PackError
 from citybrain.kinds import Kind
 from citybrain.rules import Rule
+from citybrain.signals import Junction
 
 BUILT_IN = Path(__file__).parent / "cities"
 
@@ -86,6 +87,7 @@ class City:
     version: str
     folder: Path
     settings: Mapping[str, Any] = field(default_factory=dict)
+    signals: Mapping[str, Junction] = field(default_factory=dict)
 
     def roster(self, shard: str, kind: str) -> tuple[str, ...]:
         """Sensors of a shard that report a kind: by gateway, in the order of sensors.csv."""

@@ -13,6 +13,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import msgspec
 
+from citybrain import signals_file
 from citybrain.city import Calendar, City, Link, Sensor, find
 from citybrain.errors import PackError
 from citybrain.kinds import KINDS, Kind
@@ -110,6 +111,7 @@ def load(name: str) -> City:
         version=_version(folder),
         folder=folder,
         settings=top.settings,
+        signals=signals_file.read(folder / "signals.toml"),
     )
 
 

@@ -49,6 +49,36 @@ def read(
     return found
 
 
+def agree(told: Iterable[Junction], net_file: Path) -> None:
+    """That commissioned junctions fit the network that they are said to be of.
+
+    Raises PackError for a junction or a lamp that the network does not have, and for two groups
+    whose ways cross there though the table lets both be green.
+    """
+    known = {junction.id: junction for junction in read(net_file)}
+    for junction in told:
+        there = known.get(junction.id)
+        if there is None:
+            raise PackError(f"junction {junction.id!r} is not a road signal of {net_file.name}")
+        owner = {link: group.id for group in junction.table.groups for link in group.links}
+        links = {group.id: group.links for group in there.table.groups}
+        lamps = {link for members in links.values() for link in members}
+        if odd := sorted(set(owner) ^ lamps):
+            raise PackError(
+                f"junction {junction.id!r}: lamp {odd[0]}: not in both table and network"
+            )
+        conflicts = {frozenset(pair) for pair in junction.table.conflicts}
+        for one, other in there.table.conflicts:
+            for a in links[one]:
+                for b in links[other]:
+                    pair = frozenset((owner[a], owner[b]))
+                    if pair not in conflicts:
+                        raise PackError(
+                            f"junction {junction.id!r}: conflicts: {' and '.join(sorted(pair))}"
+                            f" (lamps {a} and {b}) cross in the network"
+                        )
+
+
 def _junction(
     net: Any, program: Program, links: dict[int, "_Link"], min_green_ms: int, max_red_ms: int
 ) -> Junction | None:

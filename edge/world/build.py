@@ -1,7 +1,8 @@
 """Writes the built-in city's pack: `python -m citybrain.edge.world.build [FOLDER]`.
 
 The same wheel gives the same files, byte for byte. Written by hand and left alone: rules.toml,
-calendar.toml, NOTICE. Generated: city.toml, sensors.csv, roads.geojson, world.toml.
+calendar.toml, NOTICE. Generated: city.toml, sensors.csv, roads.geojson, world.toml,
+signals.toml.
 """
 
 import csv
@@ -18,6 +19,7 @@ from citybrain.edge.world.network import Network, car_lanes, middle, network_fil
 from citybrain.edge.world.places import FACILITIES, ZONES, zone_at
 from citybrain.edge.world.plan import Plan
 from citybrain.edge.world.routes import world_file
+from citybrain.edge.world.signals_file import signals_file
 from citybrain.edge.world.streets import EPOCH_S, INTERVAL_S, Streets
 
 PARTITIONS = 12
@@ -36,6 +38,7 @@ def main() -> None:
             "sensors.csv": _sensors(sensors, degrees),
             "roads.geojson": _roads(network, degrees),
             "world.toml": world_file(network, sensors, {}),
+            "signals.toml": signals_file(),
         }
     _write(folder, files)
     flows = _flows(Plan.read(folder))

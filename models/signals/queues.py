@@ -21,6 +21,7 @@ _START_S = 0
 _FAR_M = 40.0
 _LEARN = 0.3
 _DRAWN = 0.03
+_DRAWN_LEAST = 0.02
 _SEEN = 0.8
 _FORGET = 0.03
 
@@ -140,7 +141,7 @@ class Queues:
     def _turned(self) -> Row:
         """Shares of each area by movement, as the lanes at the stop line draw vehicles: who
         waits on a full lane's approach is bound for that lane and not for the empty one."""
-        bound = self._share * (self._drawn[:, None] + 0.1)
+        bound = self._share * (self._drawn[:, None] + _DRAWN_LEAST)
         whole = bound.sum(axis=0)
         share: Row = bound * np.divide(
             self._share.sum(axis=0), whole, out=np.zeros_like(whole), where=whole > 0
