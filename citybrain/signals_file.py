@@ -45,6 +45,16 @@ def check(where: str, junction: Junction) -> None:
     if junction.table.junction != junction.id:
         raise PackError(f"{where}: table.junction: {junction.table.junction!r} is another one")
     groups = {group.id: group for group in junction.table.groups}
+    for group in junction.table.groups:
+        if group.kind == "vehicle" and not 3_000 <= group.yellow_ms <= 6_000:
+            raise PackError(
+                f"{where}: group {group.id!r}: yellow_ms: {group.yellow_ms} is not within 3000 to"
+                " 6000"
+            )
+        for name in ("min_green_ms", "clear_ms"):
+            if getattr(group, name) <= 0:
+                value = getattr(group, name)
+                raise PackError(f"{where}: group {group.id!r}: {name}: {value} is not above 0")
     owner: dict[int, str] = {}
     for group in junction.table.groups:
         for link in group.links:

@@ -31,6 +31,7 @@ _FULL = 0.4
 _PATIENCE_S = 60.0
 _TAIL_S = 5.0
 _HELD = 0.8
+_START_S = 0.0
 _GONE = 0.7
 _EVERY_MS = 2_000
 
@@ -132,7 +133,8 @@ class Horizon:
             leave = np.where(hold > t, False, spent & (pressure[lines, rival] > own))
             target = np.where(hold == t, nexts, rival)
             leave |= hold == t
-            took = np.where(t == 0, ready[target], self._change[stage, target]) / _BIN_S
+            took = np.where(t == 0, ready[target], self._change[stage, target])
+            took = (took + _START_S * (took > 0)) / _BIN_S
             source = np.where(leave, stage, source)
             stage = np.where(leave, target, stage)
             change = np.where(leave, took, change)

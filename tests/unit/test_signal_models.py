@@ -85,7 +85,7 @@ def view(**change: object) -> View:
         "ready_s": lambda stage: 0.0 if stage == "a" else 5.0, "queue": np.zeros(count),
         "coming": np.zeros((count, HORIZON_S)), "room": np.ones(count),
         "waited_s": np.zeros(count), "red_s": np.array([0.0, 25.0, 25.0]),
-        "age_s": np.full(count, 5.0),
+        "age_s": np.full(count, 5.0), "served": np.ones(count),
     }  # fmt: skip
     return View(**(facts | change))  # type: ignore[arg-type]  # the facts are of the view's types
 
@@ -207,7 +207,7 @@ def test_vehicles_seen_are_at_the_stop_line_when_they_should_be() -> None:
     assert queues.queue[0] == pytest.approx(6.0, abs=0.3)
     for second in range(12, 22):
         queues.tick(second * 1_000, frozenset({"main"}))
-    assert queues.queue[0] == pytest.approx(6.0 - 0.5 * 8, abs=0.6)
+    assert queues.queue[0] == pytest.approx(6.0 - 0.5 * 10, abs=0.6)
 
 
 def test_an_older_state_never_replaces_a_newer_one() -> None:
