@@ -33,6 +33,8 @@ _TAIL_S = 5.0
 _HELD = 0.8
 _START_S = 0.0
 _GONE = 0.7
+_WORTH_S = 12.0
+_BUSY = 2.0
 _EVERY_MS = 2_000
 
 
@@ -79,6 +81,8 @@ class Horizon:
         if view.stage not in self._names:
             return Decision(self._names[int(np.argmin(ready))], "a stage that opens more")
         now = self._names.index(view.stage)
+        if view.stage_s < _WORTH_S and self._flowing(view, now) >= _BUSY:
+            return Decision(view.stage, "its change is not yet worth another")
         allowed = [
             k for k, opens in enumerate(self._opens)
             if k != now and not any(self._moves[m] in view.blocked for m in np.flatnonzero(opens))
@@ -94,6 +98,11 @@ class Horizon:
         stay = cost[holds > 0].min()
         why = f"{cost[best]:.0f} vehicle seconds, staying {stay:.0f}"
         return Decision(self._names[int(nexts[best])], why)
+
+    def _flowing(self, view: View, now: int) -> float:
+        """Vehicles that stand before open lamps of the stage and can leave, a lane's worth."""
+        going = self._opens[now] & ~self._walks & (view.room > _FULL)
+        return float(view.queue[going].max(initial=0.0))
 
     def _overdue(self, view: View) -> Decision | None:
         """The stage that ends the longest red, if that red has come to its limit."""
