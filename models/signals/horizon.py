@@ -33,8 +33,8 @@ _TAIL_S = 5.0
 _HELD = 0.8
 _START_S = 0.0
 _GONE = 0.7
-_WORTH_S = 12.0
-_BUSY = 2.0
+_WORTH_S = 20.0
+_BUSY = 4.0
 _EVERY_MS = 2_000
 
 
