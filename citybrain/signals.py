@@ -80,7 +80,7 @@ class Area(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 class Movement(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One lane in to its lanes out under one group.
 
-    detectors: ids of the area detectors that see the way to the stop line, nearest first;
+    detectors: ids of the area detectors that see the way to the stop line, the one at it first;
     shares: how much of each one's vehicles come here; near_m: from the stop line to each one's
     near end. exits: area detectors just beyond the junction. links: the lamps of the group that
     are for this lane.

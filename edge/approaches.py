@@ -54,8 +54,8 @@ def movements(
 
 
 def _approach(lane: Any, prefix: str) -> Iterator[tuple[Area, float, float]]:
-    """Areas that lead to a stop line within reach and up to the signal before, nearest first,
-    with the share of their vehicles that can be bound for it and where they begin."""
+    """Areas that lead to a stop line within reach and up to the signal before, the stop line's
+    first, with the share of their vehicles that can be bound for it and where they begin."""
     waiting = [(lane, 1.0, 0.0)]
     seen = set()
     while waiting:

@@ -20,9 +20,8 @@ phase set, an emergency one a *preempt*, the local plan the *coordinated pattern
 import hashlib
 import hmac
 from collections import deque
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
-from typing import Protocol
 
 import msgspec
 
@@ -30,26 +29,12 @@ from citybrain.edge.interlock import Interlock, Verdict
 from citybrain.edge.sequencer import Sequencer
 from citybrain.errors import PackError
 from citybrain.models.signals.timing import schedule
-from citybrain.signals import Junction, Lamp, Plan, Refusal
+from citybrain.signals import Junction, Plan, Refusal
 
 RANKS = ("operator", "emergency", "priority", "adaptive")
 """Sources of plans, the strongest first."""
 
 LOCAL = "local"
-
-
-class Lamps(Protocol):
-    """The controller at the street, as little of it as is needed.
-
-    SUMO now; for an NTCIP 1202 controller `show` sets phase control (hold, force-off, call)
-    and `calls` reads the pedestrian detectors' status group.
-    """
-
-    def show(self, lamps: Mapping[str, Lamp]) -> None:
-        """Show these lamps by signal group."""
-
-    def calls(self) -> Collection[str]:
-        """Pedestrian groups whose button has been pressed since the last look."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

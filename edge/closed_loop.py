@@ -22,9 +22,11 @@ from citybrain.edge.interlock import Interlock
 from citybrain.edge.outcome import Outcome, edge_of, measure, percentile
 from citybrain.edge.programs import Program
 from citybrain.edge.sequencer import Sequencer
+from citybrain.edge.street import SumoStreet
 from citybrain.edge.world.network import sumo_home
 from citybrain.models.signals import CONTROLLERS
 from citybrain.models.signals.base import View
+from citybrain.models.signals.fixed import Fixed
 from citybrain.models.signals.queues import Queues
 from citybrain.signals import DetectorState, Junction, Lamp, Refusal
 
@@ -52,15 +54,17 @@ class Scenario:
 class _Site:
     """One junction in the loop: its controller, sequencer, interlock, and what it sees."""
 
-    def __init__(self, junction: Junction, controller: str, now_ms: int, size: int) -> None:
+    def __init__(
+        self, junction: Junction, controller: str, now_ms: int, street: SumoStreet
+    ) -> None:
         self.junction = junction
         self.fixed = controller in ("fixed", "retimed")
         self.controller = CONTROLLERS["fixed" if self.fixed else controller](junction)
         self.sequencer = Sequencer(junction, now_ms)
-        self.sequencer.recall = self.fixed
         self.interlock = Interlock(junction.table, now_ms)
         self.queues = Queues(junction)
-        self.size = size
+        self.street = street
+        self.local = Fixed(junction)
         walks = {g.id for g in junction.table.groups if g.kind == "pedestrian"}
         self._moves = [move.group for move in junction.movements]
         self._walking = [i for i, group in enumerate(self._moves) if group in walks]
@@ -68,21 +72,23 @@ class _Site:
         self._red_s = np.zeros(len(junction.movements))
         self.refusals: list[Refusal] = []
 
-    def tick(self, now_ms: int, states: Mapping[str, DetectorState]) -> str:
-        """Decide, change lamps; returns SUMO's state string."""
+    def tick(self, now_ms: int, states: Mapping[str, DetectorState]) -> None:
+        """Decide, change lamps."""
         sequencer, lamps = self.sequencer, self.interlock.lamps
+        sequencer.calls.update(self.street.calls())
         if not self.fixed:
             green = frozenset(name for name, lamp in lamps.items() if lamp == "green")
             self.queues.tick(now_ms, green)
             if states:
                 self.queues.learn(now_ms, states)
-        decision = self.controller.decide(self._view(now_ms, lamps))
-        if decision is not None:
-            sequencer.aim(decision.stage)
+        view = self._view(now_ms, lamps)
+        decision = self.controller.decide(view)
+        sequencer.recall = self.fixed or decision is None
+        sequencer.aim((decision or self.local.decide(view)).stage)
         verdict = self.interlock.change(now_ms, sequencer.step(now_ms))
         self.refusals.extend(verdict.refusals)
         sequencer.shown(now_ms, verdict.lamps)
-        return self._state(verdict.lamps)
+        self.street.show(verdict.lamps)
 
     def _view(self, now_ms: int, lamps: Mapping[str, Lamp]) -> View:
         sequencer, queues = self.sequencer, self.queues
@@ -108,19 +114,6 @@ class _Site:
             age_s=queues.age_s,
             served=queues.served,
         )
-
-    def _state(self, lamps: Mapping[str, Lamp]) -> str:
-        """SUMO's letters: G, or g for a link that gives way to one that is open."""
-        shown = {link: lamps[g.id] for g in self.junction.table.groups for link in g.links}
-        letters = []
-        for link in range(self.size):
-            lamp = shown.get(link, "red")
-            if lamp != "green":
-                letters.append("r" if lamp == "red" else "y")
-                continue
-            before = self.junction.yields.get(str(link), ())
-            letters.append("g" if any(shown.get(o, "red") != "red" for o in before) else "G")
-        return "".join(letters)
 
 
 class _Walkers:
@@ -195,11 +188,9 @@ def run(
             )
             walkers = _Walkers(found)
             sites = {
-                j.id: _Site(j, controller, scenario.begin_s * 1000, len(
-                    sumo.trafficlight.getRedYellowGreenState(j.id)
-                ))
+                j.id: _Site(j, controller, scenario.begin_s * 1000, SumoStreet(sumo, j))
                 for j in (found if loop else ())
-            }  # fmt: skip
+            }
             for now_s in range(scenario.begin_s, scenario.end_s):
                 states = detectors.read(sumo, now_s) if loop else {}
                 by_site: dict[str, dict[str, DetectorState]] = {}
@@ -207,10 +198,9 @@ def run(
                     by_site.setdefault(name.partition(":")[0], {})[name] = state
                 for junction, group in walkers.look(sumo, now_s):
                     if loop:
-                        sites[junction].sequencer.calls.add(group)
+                        sites[junction].street.press(group)
                 for name, site in sites.items():
-                    lamps = site.tick(now_s * 1000, by_site.get(name, {}))
-                    sumo.trafficlight.setRedYellowGreenState(name, lamps)
+                    site.tick(now_s * 1000, by_site.get(name, {}))
                 sumo.simulationStep()
             waits = walkers.end(scenario.end_s)
             gridlocked = _gridlocked(sumo)

@@ -13,7 +13,7 @@ class Fixed:
         self._offset_ms = junction.plan.offset_ms
         self._cycle_ms = sum(length for _, length in self._steps)
 
-    def decide(self, view: View) -> Decision | None:
+    def decide(self, view: View) -> Decision:
         """The stage that the plan shows at this time."""
         into = (view.now_ms - self._offset_ms) % self._cycle_ms
         for stage, length in self._steps:

@@ -21,21 +21,17 @@ from citybrain.models.signals.base import Decision, Row, View
 from citybrain.models.signals.timing import changeover_ms, useful_stages
 from citybrain.signals import Junction
 
-_BIN_S = 3
-_BINS = 20
-_HOLDS_S = (0, 3, 6, 9, 15, 21)
-_MIN_GREEN_S = 5.0
-_MAX_GREEN_S = 20
-_MAX_RED_S = 100.0
-_FULL = 0.4
-_PATIENCE_S = 60.0
-_TAIL_S = 5.0
-_HELD = 0.8
-_START_S = 0.0
-_GONE = 0.7
-_WORTH_S = 20.0
-_BUSY = 4.0
-_EVERY_MS = 2_000
+_BIN_S, _BINS = 3, 20  # the model's step and how many of them
+_EVERY_MS = 2_000  # between two decisions
+_HOLDS_S = (0, 3, 6, 9, 12, 15, 21, 27)  # "stay for so long" that are tried
+_MIN_GREEN_S, _MAX_GREEN_S = 5.0, 20  # of a stage in the model's plain rule
+_WORTH_S, _BUSY = 20.0, 4.0  # a stage is kept so long while a lane has so many to discharge
+_GONE = 1.0  # fewer vehicles than this are no queue
+_MAX_RED_S = 100.0  # recall: no vehicle group is red for longer
+_PATIENCE_S = 60.0  # who has waited so long counts twice
+_FULL = 0.4  # less room than this beyond the junction: next to nothing leaves
+_HELD = 0.8  # share of its flow that a permitted turn loses while opponents flow
+_BLIND_S = 60.0  # states older than this are none
 
 
 class Horizon:
@@ -64,7 +60,11 @@ class Horizon:
         self._again_ms = 0
 
     def decide(self, view: View) -> Decision | None:
-        """Stay for the minimum; then the first step of what waits least."""
+        """Stay for the minimum; then the first step of what waits least. None (the local plan)
+        while most movements' detectors say nothing."""
+        blind = ~(view.age_s <= _BLIND_S)
+        if blind.sum() > len(blind) / 2:
+            return None
         if view.changing or view.stage_s < _MIN_GREEN_S:
             return Decision(view.stage, "minimum green")
         if view.now_ms < self._again_ms and self._last.stage == view.stage:
@@ -116,7 +116,7 @@ class Horizon:
         return Decision(self._names[k], f"{self._moves[worst]} red for {red[worst]:.0f} s")
 
     def _rollout(self, view: View, now: int, holds: Row, nexts: Row, ready: Row) -> Row:
-        """Vehicle seconds of waiting by candidate, over the horizon and in its tail."""
+        """Vehicle seconds of waiting by candidate, over the horizon."""
         count, lines = len(holds), np.arange(len(holds))
         arrivals = view.coming[:, : _BINS * _BIN_S].reshape(len(self._moves), _BINS, _BIN_S)
         arrivals = arrivals.sum(axis=2)
@@ -142,8 +142,7 @@ class Horizon:
             leave = np.where(hold > t, False, spent & (pressure[lines, rival] > own))
             target = np.where(hold == t, nexts, rival)
             leave |= hold == t
-            took = np.where(t == 0, ready[target], self._change[stage, target])
-            took = (took + _START_S * (took > 0)) / _BIN_S
+            took = np.where(t == 0, ready[target], self._change[stage, target]) / _BIN_S
             source = np.where(leave, stage, source)
             stage = np.where(leave, target, stage)
             change = np.where(leave, took, change)
@@ -156,7 +155,7 @@ class Horizon:
             total += queue @ weight
             shown = np.where(leave, 0.0, shown + part[:, 0])
             change = np.maximum(change - 1.0, 0.0)
-        return total * _BIN_S + (queue @ weight) * _TAIL_S
+        return total * _BIN_S
 
 
 def _service(junction: Junction, stages: list[frozenset[str]]) -> tuple[Row, Row, Row]:

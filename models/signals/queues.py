@@ -15,15 +15,14 @@ from citybrain.models.signals.base import Row
 from citybrain.signals import DetectorState, Junction
 
 HORIZON_S = 60
+"""How far ahead arrivals are known or supposed."""
+
 _VEHICLE_M = 7.5
-_FLOW_MEMORY_S = 300.0
-_START_S = 0
-_FAR_M = 40.0
-_LEARN = 0.3
-_DRAWN = 0.03
-_DRAWN_LEAST = 0.02
-_SEEN = 0.8
-_FORGET = 0.03
+_FLOW_MEMORY_S = 300.0  # over which the flow from beyond the detectors is smoothed
+_FAR_M = 40.0  # from the stop line on, moving vehicles are arrivals and no dissolving queue
+_LEARN, _FORGET = 0.3, 0.03  # of a stop line's discharge, by detector state
+_SEEN = 0.8  # a discharge above this share of saturation counts as full: detectors miss some
+_DRAWN, _DRAWN_LEAST = 0.03, 0.02  # smoothing and floor of what a lane draws, vehicles a state
 
 
 class Queues:
@@ -73,7 +72,6 @@ class Queues:
         self._standing = np.zeros(areas)
         self._at_ms = np.full(areas, -1, dtype=np.int64)
         self._open: deque[tuple[int, Row]] = deque(maxlen=60)
-        self._shown: deque[Row] = deque([np.zeros(count)] * _START_S, maxlen=_START_S + 1)
         self.flow = np.zeros(count)
         """Vehicles a second that come from beyond the detectors, smoothed."""
         self.queue = np.zeros(count)
@@ -86,10 +84,7 @@ class Queues:
 
     def tick(self, now_ms: int, green: frozenset[str]) -> None:
         """A second passes with these groups green."""
-        shown = np.array([group in green for group in self._groups], dtype=float)
-        self._shown.append(shown)
-        # Drivers start late and use the beginning of yellow: as if green came later.
-        open_ = self._shown[0]
+        open_ = np.array([group in green for group in self._groups], dtype=float)
         self._open.append((now_ms, open_))
         self.queue, self.coming = self._second(self.queue, self.coming, open_)
         self.age_s += 1.0

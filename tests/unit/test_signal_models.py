@@ -147,6 +147,12 @@ def test_a_group_gets_green_though_its_detectors_say_nothing() -> None:
     assert (decision.stage, decision.why) == ("b", "side red for 101 s")
 
 
+def test_without_detectors_the_junction_is_left_to_its_local_plan() -> None:
+    for age in (np.nan, 61.0):
+        decision = CONTROLLERS["horizon"](JUNCTION).decide(view(age_s=np.full(3, age)))
+        assert decision is None
+
+
 def test_a_person_who_waits_is_a_call() -> None:
     decision = CONTROLLERS["horizon"](JUNCTION).decide(
         view(queue=np.array([0.0, 0.0, 1.0]), waited_s=np.array([0.0, 0.0, 30.0]))
