@@ -20,7 +20,7 @@ from citybrain.kafka import producer_arguments
 from citybrain.stage import Out
 from citybrain.topics import ensure, full_name
 
-DEADLINE_MS = 90_000
+DEADLINE_MS = 60_000
 SOFTWARE_GL = ("--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader")
 NO_GL = ("--no-sandbox", "--disable-gpu", "--disable-3d-apis")
 

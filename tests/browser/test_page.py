@@ -20,6 +20,16 @@ def _now() -> int:
     return int(time.time() * 1000)
 
 
+def _closing_now(live: Live) -> list[messages.Out]:
+    end = _now() // 60_000 * 60_000
+    panes = range(end, _now() - 10_000, 10_000)
+    return [
+        messages.window(live.city, shard, "vehicle_speed", 10_000, start)
+        for shard in live.city.shards
+        for start in (end - 10_000, *panes)
+    ]
+
+
 async def _open(browser: Browser, centre: Centre, complaints: Complaints, lang: str) -> Page:
     page = complaints.listen(await browser.new_page(viewport=VIEW))
     await page.goto(f"{centre.url}?lang={lang}")
@@ -73,6 +83,7 @@ async def test_roads_take_the_colour_of_their_state_on_the_canvas(
     page = await _open(browser, centre, complaints, "en")
     await expect(page.locator(".map-box[data-painted]")).to_be_attached()
 
+    await live.say(_closing_now(live))
     other = await browser.new_page()
 
     async def red_pixels() -> int:
@@ -83,6 +94,8 @@ async def test_roads_take_the_colour_of_their_state_on_the_canvas(
     jammed = [messages.link_state(live.city, link, "heavy-jam", _now()) for link in live.city.links]
     await live.say(jammed)
     for _ in range(45):
+        # A map whose data are old is grey: windows close meanwhile, as in a living city.
+        await live.say(_closing_now(live))
         if await red_pixels() > before + 1_000:
             break
         await page.wait_for_timeout(1_000)
@@ -165,6 +178,7 @@ async def test_without_webgl_the_lists_charts_and_figures_go_on(
     await expect(page.locator(".no-map")).to_contain_text("no WebGL")
     await page.locator('[data-alert="congestion/b/3"] .face').click()
     await expect(page.locator("#panel .uplot canvas")).to_be_visible()
+    await page.mouse.move(300, 300)  # new rows wait while the pointer is over the list
     await live.say([_alert(9)])
     await expect(page.locator('[data-alert="noise/canal/9"]')).to_be_visible()
 

@@ -18,6 +18,12 @@ export class AlertList {
     this.order = [];
     this.links = new Map(store.city.roads.features.map((road) => [road.properties.id, road.properties]));
     this.words();
+    // The whole field, so that the way to its button does not let the rows go.
+    node.addEventListener("pointerenter", () => (this.held = true));
+    node.addEventListener("pointerleave", () => {
+      this.held = false;
+      this.refresh();
+    });
     store.addEventListener("snapshot", () => this.refresh(true));
     store.addEventListener("change", ({ detail }) => {
       if (detail.alerts.length || detail.gone.length) this.refresh();
@@ -49,9 +55,7 @@ export class AlertList {
     };
     this.search = h("input", { type: "search", id: "alert-search", placeholder: t("alerts.search"), "aria-label": t("alerts.search"), value: this.query,
       oninput: () => { this.query = this.search.value.trim().toLowerCase(); this.refresh(true); } });
-    this.list = h("ol", { class: "list", tabindex: "-1",
-      onpointerenter: () => (this.held = true),
-      onpointerleave: () => { this.held = false; this.refresh(); } });
+    this.list = h("ol", { class: "list", tabindex: "-1" });
     this.fresh = h("button", { type: "button", class: "fresh", hidden: true, onclick: () => this.refresh(true) });
     this.more = h("button", { type: "button", class: "more", hidden: true, onclick: () => { this.room += PAGE; this.refresh(true); } });
     this.empty = h("div", { class: "empty", hidden: true });

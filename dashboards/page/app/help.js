@@ -23,7 +23,8 @@ export function showHelp() {
 export function listen(actions) {
   addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
-    const typing = event.target.closest?.("input, select, textarea, dialog");
+    if (document.querySelector("dialog[open]")) return; // its own keys are the browser's
+    const typing = event.target.closest?.("input, select, textarea");
     if (typing && event.key !== "Escape") return;
     const act = actions[event.key];
     if (!act) return;

@@ -32,6 +32,8 @@ class MapView {
     Object.assign(this, { box, tools, legend, store, prefs });
     this.map = null;
     this.shown = "";
+    this.painted = new Map(); // road -> the state it is painted in
+    this.drawn = new Map(); // source -> what it holds, as text
     this.links = new Map(store.city.roads.features.map((road) => [road.properties.id, road]));
     this.places = zonePlaces(store.city);
   }
@@ -215,8 +217,10 @@ class MapView {
     const store = this.store;
     const links = this.all ? this.links.keys() : store.changedLinks;
     for (const id of links) {
-      if (this.links.has(id)) {
-        this.map.setFeatureState({ source: "roads", id }, { state: store.linkState(id) });
+      const state = store.linkState(id);
+      if (this.links.has(id) && this.painted.get(id) !== state) {
+        this.painted.set(id, state);
+        this.map.setFeatureState({ source: "roads", id }, { state });
       }
     }
     store.changedLinks.clear();
@@ -255,7 +259,11 @@ class MapView {
     this.pending = true;
   }
 
+  /** Gives a source new features, if they are new: every setData costs a whole repaint. */
   set(name, features) {
+    const text = JSON.stringify(features);
+    if (this.drawn.get(name) === text) return;
+    this.drawn.set(name, text);
     this.map.getSource(name).setData({ type: "FeatureCollection", features });
   }
 

@@ -206,7 +206,7 @@ export class Panel {
       padding: [8, 12, 0, 0],
       cursor: { drag: { x: false, y: false }, points: { size: 7 } },
       legend: { live: true, markers: { width: 0 }, mount: (u, legend) => this.plot.append(legend) },
-      scales: { x: { time: true }, y: { range: (u, low, high) => span(low, high, kind) } },
+      scales: { x: { time: true, range: (u, low, high) => [Math.min(low, high - 900), high] }, y: { range: (u, low, high) => span(low, high, kind) } },
       axes: [
         { ...axis, values: (u, splits) => splits.map((v) => label(v, u)), space: 70 },
         { ...axis, size: 52, space: 28, values: (u, splits) => splits.map((v) => number(v, 2)) },

@@ -129,7 +129,7 @@ export class Store extends EventTarget {
     const all = Object.entries(this.city.sensors);
     const found =
       all.find(([, one]) => link && one.link === link && fits(one)) ??
-      all.find(([, one]) => one.zone === zone && fits(one));
+      all.find(([, one]) => (one.zone === zone || !this.city.zones[zone]) && fits(one));
     return found ? found[0] : null;
   }
 
