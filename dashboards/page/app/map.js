@@ -119,9 +119,6 @@ class MapView {
     const font = ["Noto Sans Regular"];
     return [
       { id: "ground", type: "background", paint: { "background-color": look.ground } },
-      { id: "zones", type: "symbol", source: "zones", maxzoom: 14.4,
-        layout: { "text-field": ["get", "label"], "text-size": 15, "text-font": font, "text-letter-spacing": 0.12, "text-max-width": 9, "text-allow-overlap": false, "text-padding": 8 },
-        paint: { "text-color": look.zone, "text-halo-color": look.halo, "text-halo-width": 1.4 } },
       { id: "chosen-road", type: "line", source: "chosen", layout: line,
         filter: ["==", ["geometry-type"], "LineString"],
         paint: { "line-color": look.chosen, "line-width": ["interpolate", ["exponential", 1.6], ["zoom"], 11, 5, 14, 9, 17, 24], "line-offset": offset, "line-opacity": 0.85 } },
@@ -133,6 +130,9 @@ class MapView {
         filter: [">", ["get", "length_m"], 60],
         layout: { "symbol-placement": "line", "text-field": ["get", "name"], "text-size": 12, "text-font": font, "symbol-spacing": 420, "text-padding": 12, "text-max-angle": 30 },
         paint: { "text-color": look.label, "text-halo-color": look.halo, "text-halo-width": 2.2 } },
+      { id: "zones", type: "symbol", source: "zones", maxzoom: 14.4,
+        layout: { "text-field": ["get", "label"], "text-size": 15, "text-font": font, "text-letter-spacing": 0.12, "text-max-width": 9, "text-allow-overlap": false, "text-padding": 8 },
+        paint: { "text-color": look.zone, "text-halo-color": look.halo, "text-halo-width": 2.2 } },
       { id: "detectors", type: "circle", source: "detectors", minzoom: 13.2,
         paint: { "circle-radius": ["interpolate", ["linear"], ["zoom"], 13, 1.5, 17, 4.5], "circle-color": ["case", ["get", "stale"], look.edge, look.ink], "circle-stroke-color": look.casing, "circle-stroke-width": 1, "circle-opacity": 0.6, "circle-stroke-opacity": 0.8 } },
       { id: "stations", type: "symbol", source: "stations",
