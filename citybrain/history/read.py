@@ -22,15 +22,15 @@ _WINDOW = "sensor, kind, window_ms, window_start"
 _LAST = {
     "stats": (_WINDOW, "revision desc, known_at"),
     "alerts": ("id", "revision desc, known_at"),
-    "link_states": ("link", '"at" desc, known_at'),
+    "link_states": ("link", "at_time desc, known_at"),
 }
 # A stage that was killed writes its last outputs again; each counts once.
 _ONCE = {
     "stats": f"{_WINDOW}, revision",
-    "findings": 'id, state, "at"',
+    "findings": "id, state, at_time",
     "forecasts": "sensor, kind, target, horizon, model",
     "alerts": "id, revision",
-    "link_states": 'link, "at"',
+    "link_states": "link, at_time",
     "command_results": "id, outcome",
     "commands": "id",
     "dead_letters": "id",

@@ -218,7 +218,7 @@ def _place(place: findings.Place) -> dict[str, Any]:
 def finding(got: findings.Finding, known_ms: int) -> Row:
     """A finding; `evidence` and `params` as JSON."""
     row = _facts(got) | _place(got.place) | {
-        "onset": got.onset_ms, "at": got.at_ms, "known_at": known_ms,
+        "onset": got.onset_ms, "at_time": got.at_ms, "known_at": known_ms,
         "evidence": _json(got.evidence), "params": _json(got.params),
     }  # fmt: skip
     return Row("findings", got.kind, row)
@@ -297,26 +297,28 @@ _account = _plain(Account)
 def _from_link_states(record: Record, _: Rosters) -> Row:
     got = _link_state(record)
     row = _facts(got) | {
-        "at": got.at_ms, "expires_at": got.expires_ms, "known_at": record.timestamp_ms
+        "at_time": got.at_ms, "expires_at": got.expires_ms, "known_at": record.timestamp_ms
     }  # fmt: skip
     return Row("link_states", "", row)
 
 
 def _from_results(record: Record, _: Rosters) -> Row:
     got = _result(record)
-    row = _facts(got) | {"at": got.at_ms, "known_at": record.timestamp_ms}
+    row = _facts(got) | {"at_time": got.at_ms, "known_at": record.timestamp_ms}
     return Row("command_results", "", row)
 
 
 def _from_dead(record: Record, _: Rosters) -> Row:
     got = _dead(record)
-    return Row("dead_letters", "", _facts(got) | {"at": got.at_ms, "known_at": record.timestamp_ms})
+    return Row(
+        "dead_letters", "", _facts(got) | {"at_time": got.at_ms, "known_at": record.timestamp_ms}
+    )
 
 
 def _from_accounts(record: Record, _: Rosters) -> Row:
     got = _account(record)
     row = _facts(got) | {
-        "at": got.at_ms, "counts": _json(got.counts), "known_at": record.timestamp_ms
+        "at_time": got.at_ms, "counts": _json(got.counts), "known_at": record.timestamp_ms
     }  # fmt: skip
     return Row("accounts", "", row)
 

@@ -97,7 +97,7 @@ _ALL = (
         "backfill": ("flag", "recomputed in bulk from readings that came too late"),
         **_GENERATED,
     }),
-    _table("findings", "what detectors said", "at", "at id", 400, {
+    _table("findings", "what detectors said", "at_time", "at_time id", 400, {
         "id": ("text", "rule/kind/sensor or link/onset"),
         "detector": ("word", "detector"),
         "rule": ("word", "rule of the pack for which it ran"),
@@ -105,7 +105,7 @@ _ALL = (
         "kind": ("word", "kind of reading"),
         **_PLACE,
         "onset": ("time", "start of the first window that supports it"),
-        "at": ("time", "end of the window that decided it"),
+        "at_time": ("time", "end of the window that decided it"),
         "score": ("float", "in the detector's own scale"),
         "threshold": ("float", "score at which it raises"),
         "observed": ("float", "in unit"),
@@ -163,10 +163,10 @@ _ALL = (
         "person": ("text", "who caused this change, empty for the engine"),
         **_GENERATED,
     }),
-    _table("link_states", "how roads flowed", "at", "link at", 400, {
+    _table("link_states", "how roads flowed", "at_time", "link at_time", 400, {
         "link": ("word", "road link"),
         "state": ("word", "smooth, slow, jam, heavy-jam or unknown"),
-        "at": ("time", "event time"),
+        "at_time": ("time", "event time"),
         "expires_at": ("time", "unknown from then on"),
         "speed_kmh": ("float", "null if unknown"),
         "ratio": ("float", "speed over free speed"),
@@ -188,7 +188,7 @@ _ALL = (
         "id": ("text", "id of the command"),
         "outcome": ("word", "applied, refused or expired"),
         "why": ("text", "why it was refused"),
-        "at": ("time", "event time of the alerting stage"),
+        "at_time": ("time", "event time of the alerting stage"),
     }),
     _table("changes", "models and rules that took effect", "known_at", "known_at shard", 3650, {
         "type": ("word", "model or rules"),
@@ -200,12 +200,12 @@ _ALL = (
         "pack": ("word", "version of the pack, for rules"),
         "detail": ("json", "the whole record"),
     }),
-    _table("dead_letters", "refused input", "at", "at id", 100, {
+    _table("dead_letters", "refused input", "at_time", "at_time id", 100, {
         "id": ("text", "id"),
         "step": ("word", "step that refused it"),
         "reason": ("word", "short stable word"),
         "message": ("text", "what was wrong"),
-        "at": ("time", "wall clock"),
+        "at_time": ("time", "wall clock"),
         "original": ("bytes", "the original bytes"),
         "readings": ("int", "readings in it, null if unknown"),
         "gateway": ("word", "gateway, if known"),
@@ -213,10 +213,10 @@ _ALL = (
         "retry_topic": ("word", "where a retry goes"),
         "retry_partition": ("small", "where a retry goes"),
     }),
-    _table("accounts", "totals of who counted what", "at", "party shard at", 100, {
+    _table("accounts", "totals of who counted what", "at_time", "party shard at_time", 100, {
         "party": ("word", "edge/<gateway>/<incarnation> or a stage"),
         "shard": ("word", "shard"),
-        "at": ("time", "when it was counted"),
+        "at_time": ("time", "when it was counted"),
         "counts": ("json", "totals since the party's beginning, by fate"),
     }),
 )  # fmt: skip

@@ -214,3 +214,11 @@ def test_every_table_and_column_is_described_in_the_documentation() -> None:
             assert f"| {meaning} |" in text, name
     for view, meaning in VIEWS.items():
         assert f"| `{view}` | {meaning} |" in text
+
+
+def test_every_column_can_be_asked_for_by_its_name(tmp_path: Path) -> None:
+    Store(tmp_path).close()
+    for view in VIEWS:
+        columns = TABLES[view.removesuffix("_all")].columns
+        with Reader(tmp_path) as reader:
+            assert reader.query(f"select {', '.join(columns)} from {view}").num_rows == 0
