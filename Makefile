@@ -55,6 +55,9 @@ bench: setup ## Figures, as JSON and a table
 lock: $(VENV)/bin/uv ## Resolve the lock files anew
 	$(BIN)/uv pip compile --quiet --upgrade requirements/uv.in --generate-hashes --no-emit-index-url --no-emit-find-links --universal --python-version 3.11 -o requirements/uv.lock
 	$(BIN)/uv pip compile --quiet --upgrade pyproject.toml --all-extras --group dev --generate-hashes --no-emit-index-url --no-emit-find-links --universal --python-version 3.11 -o requirements/all.lock
+	$(BIN)/uv pip compile --quiet --upgrade requirements/node.in --generate-hashes --no-emit-index-url --no-emit-find-links --universal --python-version 3.11 -o requirements/node.lock
+	$(BIN)/uv pip compile --quiet --upgrade requirements/build.in --generate-hashes --no-emit-index-url --no-emit-find-links --universal --python-version 3.11 -c requirements/all.lock -o requirements/build.lock
+	$(BIN)/uv pip compile --quiet --upgrade pyproject.toml --extra edge --extra engine --extra centre --generate-hashes --no-emit-index-url --no-emit-find-links --universal --python-version 3.11 -c requirements/all.lock -o requirements/image.lock
 
 clean: ## Remove what make made
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis dist build

@@ -37,6 +37,7 @@ def test_the_wheel_holds_one_package_with_every_room(built: Path) -> None:
     for room in ROOMS:
         assert f"citybrain/{room}/__init__.py" in names
     assert "citybrain/py.typed" in names
+    assert "citybrain/dashboards/page/vendor/maplibre-gl.mjs" in names
     assert "citybrain/cities/adlershof/city.toml" in names
 
 
