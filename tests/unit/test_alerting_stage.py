@@ -93,7 +93,7 @@ def test_findings_wait_for_the_slower_shard(folder: Path) -> None:
     assert [a.transition for a in alerts(log.write(passed("south", 1)))] == ["raised"]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 2**32))
 def test_the_order_in_which_shards_run_does_not_matter(folder: Path, seed: int) -> None:
     chance = random.Random(seed)
@@ -360,7 +360,7 @@ def test_what_is_over_or_acknowledged_before_it_was_told_is_not_told(folder: Pat
     assert effects(log.progress(5)) == []
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(cuts=st.sets(st.integers(0, 40), max_size=8))
 def test_a_stage_restored_anywhere_goes_on_as_if_nothing_had_happened(
     folder: Path, cuts: set[int]

@@ -144,4 +144,4 @@ class Alerts(RuleBasedStateMachine):
 
 
 TestAlerts = Alerts.TestCase
-TestAlerts.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestAlerts.settings = settings(max_examples=40, stateful_step_count=35, deadline=None)
