@@ -68,7 +68,7 @@ def read(address: str) -> Any:
 
 def counted(page: str) -> int:
     """Readings that the engine has counted, as the page shows them."""
-    return int(read(f"{page}api/state")["figures"]["counts"].get("engine.counted", 0))
+    return int(read(f"{page}api/state")["figures"]["counts"]["counted"])
 
 
 def adds_up(report: dict[str, Any]) -> bool:
