@@ -97,21 +97,18 @@ def test_findings_wait_for_the_slower_shard(folder: Path) -> None:
 @given(seed=st.integers(0, 2**32))
 def test_the_order_in_which_shards_run_does_not_matter(folder: Path, seed: int) -> None:
     chance = random.Random(seed)
-    told = {
-        shard: [
-            entry
-            for minute in range(1, 9)
-            for entry in [
-                *[
-                    finding(rule, sensor, minute - 0.5, state, score, 7)
-                    for sensor in sensors
-                    for rule, state, score in _story(minute)
-                ],
-                passed(shard, minute),
+    told: dict[str, list[msgspec.Struct]] = {}
+    # South tells its progress seldom, so that the frontier goes forward in leaps.
+    for shard, sensors, every in (("north", ("d1", "d2"), 1), ("south", ("d3",), 4)):
+        told[shard] = []
+        for minute in range(1, 9):
+            told[shard] += [
+                finding(rule, sensor, minute - 0.5, state, score, 7)
+                for sensor in sensors
+                for rule, state, score in _story(minute)
             ]
-        ]
-        for shard, sensors in (("north", ("d1", "d2")), ("south", ("d3",)))
-    }
+            if minute % every == 0:
+                told[shard].append(passed(shard, minute))
 
     def run(choose: random.Random) -> list[Out]:
         log = Log(folder)
