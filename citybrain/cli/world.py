@@ -37,11 +37,8 @@ def world(
     from citybrain.edge.world import schedule as schedules
     from citybrain.edge.world.live import live
     from citybrain.edge.world.options import Options
-    from citybrain.errors import UsageError
     from citybrain.pack import load
 
-    if schedule is not None and not schedule.is_file():
-        raise UsageError(f"--schedule: {schedule}: no such file")
     given = None if schedule is None else schedules.read(schedule)
     options = Options(
         data=data, edge=edge, seed=seed, speed=speed, days=days, past_share=past_share,

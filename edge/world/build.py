@@ -101,6 +101,10 @@ def _city(degrees: _ToLonLat) -> str:
         'zh = "柏林阿德勒斯霍夫(模拟)"',
         'en = "Berlin Adlershof (simulated)"',
         "",
+        "# Rain gauges report as often as detectors, a cloudburst is quick.",
+        "[kinds.precipitation]",
+        "cadence_s = 10",
+        "",
         "[shards]",
         *(f"{zone} = {number}" for number, zone in enumerate(ZONES)),
     ]

@@ -17,6 +17,7 @@ from typing import Any
 import msgspec
 
 from citybrain.edge.tokens import Tokens
+from citybrain.edge.world.memory import readable
 from citybrain.errors import SetupError
 
 Span = tuple[int, int]
@@ -91,8 +92,10 @@ class Folder:
     def state(self, second: int) -> tuple[Path, int] | None:
         """The newest saved state of that second or shortly before, and its second."""
         found = [int(p.name[6:-7]) for p in self.path.glob("state-*.xml.gz")]
-        at = max((s for s in found if second - GO_ON_S <= s <= second), default=None)
-        return None if at is None else (self.state_file(at), at)
+        for at in sorted((s for s in found if second - GO_ON_S <= s <= second), reverse=True):
+            if readable(self.state_file(at)):
+                return self.state_file(at), at
+        return None
 
     def state_file(self, second: int) -> Path:
         """Where a state of that second belongs."""

@@ -129,7 +129,10 @@ class _Live:
         while world.second < first:
             world.step()
         events = self._options.given
-        if events is None:
+        if events is not None:
+            lanes = {d.lane: self._city.sensors[s].link for s, d in world.plan.sensors.items()}
+            schedule.check(events, self._city.sensors, lanes)
+        else:
             events = schedule.opening(self._options.seed, start * 1000, world.stage)
         world.plan_events(events)
         return world

@@ -44,12 +44,12 @@ class Cell:
 
 
 def cloudburst(from_ms: int, to_ms: int, x: float, y: float, peak_mm_h: float) -> Cell:
-    """A slow cell over a point at its onset, as those that flood streets: full within 40 s."""
+    """A slow cell over a point at its onset, as those that flood streets: full within 20 s."""
     u, v = 1.2, 0.6
     half = (to_ms - from_ms) / 2000
     return Cell(
         from_ms=from_ms, to_ms=to_ms, x=x + u * half, y=y + v * half, u=u, v=v,
-        radius_m=700.0, peak_mm_h=peak_mm_h, ramp_ms=40_000,
+        radius_m=700.0, peak_mm_h=peak_mm_h, ramp_ms=20_000,
     )  # fmt: skip
 
 

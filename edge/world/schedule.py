@@ -5,13 +5,15 @@ reads it. Everything in it is generated.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import msgspec
 import numpy as np
+
+from citybrain.errors import UsageError
 
 HOUR_MS = 3_600_000
 MINUTE_MS = 60_000
@@ -44,6 +46,10 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
     def active(self, now_ms: int) -> bool:
         """Whether it lasts at a time."""
         return self.from_ms <= now_ms < self.to_ms
+
+
+class _File(msgspec.Struct, frozen=True):
+    events: list[Event]
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,11 +93,11 @@ _LASTS_MIN: dict[What, tuple[float, float]] = {
 }
 # In a run's first minutes one of each happens, so that a short run shows every detection.
 _OPENING_S: tuple[tuple[What, float, float], ...] = (
-    ("dead", 20.0, 30.0),
-    ("stuck", 20.0, 30.0),
-    ("chattering", 25.0, 40.0),
-    ("crash", 30.0, 40.0),
-    ("cloudburst", 30.0, 45.0),
+    ("dead", 10.0, 20.0),
+    ("stuck", 10.0, 20.0),
+    ("chattering", 15.0, 25.0),
+    ("crash", 15.0, 20.0),
+    ("cloudburst", 10.0, 15.0),
 )
 
 
@@ -161,11 +167,30 @@ def write(path: Path, events: Sequence[Event]) -> None:
 
 
 def read(path: Path) -> list[Event]:
-    """The schedule of `write`; an absent file is an empty one. `--schedule` files too.
+    """The schedule of `write`, or one that somebody wrote.
 
-    Raises msgspec.ValidationError naming the field of an event that does not fit.
+    Raises UsageError naming the file and the field of an event that does not fit.
     """
-    if not path.is_file():
-        return []
-    body = json.loads(path.read_text("utf-8"))
-    return msgspec.convert(body["events"], list[Event])
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=_File).events
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror}") from error
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: {error}") from error
+
+
+def check(events: Sequence[Event], sensors: Collection[str], lanes: Mapping[str, str]) -> None:
+    """Whether events can happen in a city. lanes: lane with a detector -> its link.
+
+    Raises UsageError naming the event, the field, the value and what was expected.
+    """
+    for event in events:
+        if event.to_ms <= event.from_ms:
+            raise UsageError(f"{event.id}: to_ms: {event.to_ms} is not after from_ms")
+        if event.what in ("dead", "stuck", "chattering") and event.sensor not in sensors:
+            raise UsageError(f"{event.id}: sensor: {event.sensor!r} is not a sensor of the city")
+        if event.what == "crash" and lanes.get(event.lane) != event.link:
+            raise UsageError(
+                f"{event.id}: lane: {event.lane!r} is not a lane of link {event.link!r} that has"
+                " a detector"
+            )

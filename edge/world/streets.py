@@ -11,15 +11,15 @@ from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import quoteattr
 
-import msgspec
 import numpy as np
 
 from citybrain.edge.world.air import Traffic
+from citybrain.edge.world.crashes import Crashes
 from citybrain.edge.world.demand import Trip
 from citybrain.edge.world.faults import Reading
+from citybrain.edge.world.memory import StreetsMemory
 from citybrain.edge.world.network import network_file
 from citybrain.edge.world.plan import Plan
-from citybrain.edge.world.schedule import Event
 
 EPOCH_S = 1_767_225_600
 """2026-01-01 00:00 UTC."""
@@ -29,25 +29,6 @@ NEAR_M = 200.0
 # The opposite of a gridlock that lasts for ever; a crash keeps its queue shorter than this.
 STANDSTILL_S = 900
 BUS_DWELL_S = 15.0
-# Where the second car of a crash stands, so that the loop behind them feels the queue.
-CRASH_AHEAD_M = 14.0
-CRASH_PATIENCE_S = 8
-CREEP_M_S = 3.5
-
-
-class StreetsMemory(msgspec.Struct):
-    """What SUMO does not keep in its state.
-
-    crashed: event -> the car that it stopped. sent: cars sent into a crash. slowed: until
-    which second the speed limits of lanes are lowered, and what they were. on: walkers on
-    each counted crossing; walked: how many came onto it since the last reading.
-    """
-
-    crashed: dict[str, str] = {}
-    sent: list[str] = []
-    slowed: list[tuple[int, dict[str, float]]] = []
-    on: dict[str, set[str]] = {}
-    walked: dict[str, int] = {}
 
 
 @dataclass(slots=True)
@@ -71,13 +52,14 @@ class Streets:
         self._loops = [(s, d) for s, d in plan.sensors.items() if d.lane]
         self._counters = [(s, d) for s, d in plan.sensors.items() if d.edge.startswith(":")]
         self._stations = [(s, d) for s, d in plan.sensors.items() if d.edge and d.edge[0] != ":"]
-        counters = [s for s, _ in self._counters]
-        self.memory = StreetsMemory(
-            on={s: set() for s in counters}, walked=dict.fromkeys(counters, 0)
-        )
         self.totals = Totals()
         self.traffic = Traffic.none(len(self._stations))
         self._start(seed, second, state)
+        self.crashes = Crashes(self._sumo, plan.exits)
+        counters = [s for s, _ in self._counters]
+        self.memory = StreetsMemory(
+            self.crashes.memory, {s: set() for s in counters}, dict.fromkeys(counters, 0)
+        )
         self._number = second * 1000
         self._around = self._edges_around()
 
@@ -113,8 +95,7 @@ class Streets:
             self._set_out(trip)
         if buses:
             self._buses()
-        if self.memory.slowed:
-            self._speed_up()
+        self.crashes.clear(self.second)
         sumo = self._sumo
         sumo.simulationStep()
         self.totals.departed += sumo.simulation.getDepartedNumber()
@@ -165,68 +146,10 @@ class Streets:
         lane = self._sumo.lane
         return np.array([sum(lane.getLength(f"{e}_0") for e in near) for near, _ in self._around])
 
-    def crash(self, event: Event) -> bool:
-        """Stop a car that comes along the event's lane; whether one has been caught by now."""
-        if event.id in self.memory.crashed:
-            return True
-        sumo = self._sumo
-        spot = event.pos_m + CRASH_AHEAD_M
-        length = sumo.lane.getLength(event.lane)
-        spot = min(spot, length - 2.0)
-        number = int(event.lane.rpartition("_")[2])
-        for vehicle in reversed(sumo.lane.getLastStepVehicleIDs(event.lane)):
-            speed = sumo.vehicle.getSpeed(vehicle)
-            room = spot - sumo.vehicle.getLanePosition(vehicle)
-            if room < speed**2 / 8 + 1 or sumo.vehicle.getStops(vehicle, 1):
-                continue
-            left = event.to_ms / 1000 - self.second
-            sumo.vehicle.setStop(vehicle, event.link, spot, number, max(1.0, left))
-            self.memory.crashed[event.id] = vehicle
-            self._slow_down(event)
-            return True
-        if self.second - event.from_ms // 1000 >= CRASH_PATIENCE_S:
-            self._send_into(event, number)
-        return False
-
-    def _slow_down(self, event: Event) -> None:
-        """Past a crash everybody creeps, on the open lanes too, until it is cleared away."""
-        lanes = [f"{event.link}_{n}" for n in range(self._sumo.edge.getLaneNumber(event.link))]
-        usual = {lane: self._sumo.lane.getMaxSpeed(lane) for lane in lanes}
-        self._creep(usual)
-        self.memory.slowed.append((event.to_ms // 1000, usual))
-
-    def _creep(self, usual: dict[str, float]) -> None:
-        for lane, speed in usual.items():
-            self._sumo.lane.setMaxSpeed(lane, min(CREEP_M_S, speed))
-
     def recall(self, memory: StreetsMemory) -> None:
         """Take up what a saved state lacks."""
         self.memory = memory
-        for _, usual in memory.slowed:
-            self._creep(usual)
-
-    def _speed_up(self) -> None:
-        for over, usual in [s for s in self.memory.slowed if s[0] <= self.second]:
-            for lane, speed in usual.items():
-                self._sumo.lane.setMaxSpeed(lane, speed)
-            self.memory.slowed.remove((over, usual))
-
-    def _send_into(self, event: Event, lane: int) -> None:
-        """At night nobody may come by for long: let a car set out just behind the spot."""
-        name = f"late-{event.id}"
-        if name in self.memory.sent:
-            return
-        ends = zip(self._plan.exits.edges, self._plan.exits.weights, strict=True)
-        for exit_, _ in sorted(ends, key=lambda end: -end[1]):
-            edges = self._sumo.simulation.findRoute(event.link, exit_).edges
-            if edges:
-                self._sumo.route.add(f"{self._prefix}:{name}", list(edges))
-                self._sumo.vehicle.add(
-                    name, f"{self._prefix}:{name}", "car", departLane=str(lane),
-                    departPos=str(max(5.0, event.pos_m - 20.0)), departSpeed="0",
-                )  # fmt: skip
-                self.memory.sent.append(name)
-                return
+        self.crashes.recall(memory.crashes)
 
     def save(self, path: Path) -> None:
         """Save everything, whole or not at all; `path` ends in .xml.gz."""

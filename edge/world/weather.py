@@ -31,12 +31,11 @@ class Weather:
     def at(self, time_ms: int, hour: float, cells: Iterable[Cell] = ()) -> dict[str, Array]:
         """Values by kind, one a station, in the kinds' units.
 
-        time_ms: end of the minute that is reported; precipitation is that minute's sum.
-        hour: local time of day. cells: rain on top of the field.
+        time_ms: end of the minute that is reported. hour: local time of day. cells: rain on
+        top of the field. What fell is `rain`'s to say.
         """
         cells = tuple(cells)
-        halves = [time_ms - ahead for ahead in (50_000, 30_000, 10_000)]
-        rate = np.mean([self._rain.rate(self._x, self._y, t, cells) for t in halves], axis=0)
+        rate = self.rain(time_ms, cells)
         wet = np.clip(rate / 20.0, 0.0, 1.0)
         temperature = self.temperature(time_ms, hour) - 4.0 * wet + self._local(time_ms, "t", 0.4)
         slow = curve(self._seed, "humidity", time_ms, 5 * HOUR_MS)
@@ -50,12 +49,15 @@ class Weather:
             "relative_humidity": np.round(
                 np.clip(humidity + self._local(time_ms, "rh", 2.0), 15.0, 100.0), 1
             ),
-            "precipitation": np.round(rate / 60.0, 2),
             "wind_speed": np.round(np.maximum(0.0, wind), 1),
             "atmospheric_pressure": np.round(
                 pressure - 0.8 * wet + self._local(time_ms, "p", 0.15), 1
             ),
         }
+
+    def rain(self, time_ms: int, cells: Iterable[Cell] = ()) -> Array:
+        """Mean rain of the ten seconds before, mm/h."""
+        return self._rain.rate(self._x, self._y, time_ms - 5_000, cells)
 
     def temperature(self, time_ms: int, hour: float) -> float:
         """Air temperature of the city in degrees Celsius, before rain cools it."""

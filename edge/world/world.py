@@ -11,12 +11,14 @@ from msgspec.structs import replace
 
 from citybrain.city import City
 from citybrain.edge.world.air import Air, Traffic
+from citybrain.edge.world.crashes import AHEAD_M
 from citybrain.edge.world.demand import Demand, Surge
 from citybrain.edge.world.faults import Faults, Reading
+from citybrain.edge.world.memory import Memory, memory_file
 from citybrain.edge.world.plan import Plan
 from citybrain.edge.world.rain import Cell, cloudburst
 from citybrain.edge.world.schedule import HOUR_MS, Event, Spot, Stage, hour
-from citybrain.edge.world.streets import CRASH_AHEAD_M, INTERVAL_S, Streets, StreetsMemory
+from citybrain.edge.world.streets import INTERVAL_S, Streets
 from citybrain.edge.world.weather import Weather
 
 Array = npt.NDArray[np.float64]
@@ -25,17 +27,6 @@ REMEMBER_MS = 6 * HOUR_MS
 BUS_HEADWAY_S = 600
 # Where things go wrong there is traffic to notice it by: vehicles an hour at the morning peak.
 BUSY_FLOW = 120
-
-
-class Memory(msgspec.Struct):
-    """What the world knows beside the simulator's own state."""
-
-    boxes: dict[str, list[float]]
-    traffic: list[list[float]]
-    samples: int
-    held: dict[str, dict[str, float]]
-    streets: StreetsMemory
-    events: list[Event]
 
 
 class World:
@@ -75,7 +66,7 @@ class World:
         self.streets = Streets(self.plan, seed, second, state)
         self._air = Air(seed, self.streets.box_lengths())
         if state is not None:
-            self._take_up(_memory_file(state))
+            self._take_up(memory_file(state))
         self._local = self._local_time(second)
 
     def close(self) -> None:
@@ -115,11 +106,11 @@ class World:
             streets=self.streets.memory,
             events=[e for e in self._events.values() if e.to_ms > self.second * 1000],
         )
-        _memory_file(path).write_bytes(msgspec.json.encode(memory))
+        memory_file(path).write_bytes(msgspec.json.encode(memory))
         self.streets.save(path)
 
     def _take_up(self, path: Path) -> None:
-        memory = msgspec.json.decode(path.read_bytes(), type=Memory)
+        memory = Memory.read(path)
         self._air.boxes = {name: np.array(box) for name, box in memory.boxes.items()}
         nox, pm, co, energy = np.array(memory.traffic)
         self.streets.traffic = Traffic(nox, pm, co, energy, memory.samples)
@@ -139,13 +130,15 @@ class World:
         buses = now % BUS_HEADWAY_S == 0 and not 1.5 <= hour_of_day < 4.5
         self.streets.step(trips, buses)
         for event in active:
-            if event.happened_ms is None and (event.what != "crash" or self.streets.crash(event)):
+            waits = event.what == "crash" and not self.streets.crashes.happen(event, now)
+            if event.happened_ms is None and not waits:
                 self._happened(event, now * 1000)
         now += 1
         if now % INTERVAL_S:
             return {}
         self.streets.smell_and_listen(INTERVAL_S)
         readings = [r for r in self.streets.readings() if r[1] in self._kinds[r[0]]]
+        readings += self._gauges(now * 1000)
         if now % MINUTE_S == 0:
             readings += self._stations(now * 1000)
         bent = self._faults.bend(readings, self._happening(now * 1000))
@@ -169,6 +162,11 @@ class World:
             self._drawn_ms = this
         return [e for e in self._events.values() if e.from_ms <= now_ms < e.to_ms + 1000]
 
+    def _gauges(self, time_ms: int) -> list[Reading]:
+        fell = self._weather.rain(time_ms, self._cells(time_ms)) * INTERVAL_S / 3600
+        pairs = zip(self._weather_ids, np.round(fell, 3).tolist(), strict=True)
+        return [(sensor, "precipitation", time_ms, value) for sensor, value in pairs]
+
     def _stations(self, time_ms: int) -> list[Reading]:
         hour_of_day, _ = self._local
         cells = self._cells(time_ms)
@@ -177,7 +175,7 @@ class World:
         for kind, values in measured.items():
             pairs = zip(self._weather_ids, values.tolist(), strict=True)
             out += [(sensor, kind, time_ms, value) for sensor, value in pairs]
-        rain = self._over_air.at(time_ms, hour_of_day, cells)["precipitation"] * 60
+        rain = self._over_air.rain(time_ms, cells)
         wind = self._weather.wind(time_ms, hour_of_day)
         temperature = self._weather.temperature(time_ms, hour_of_day)
         traffic = self.streets.traffic
@@ -205,10 +203,6 @@ class World:
         return local.hour + local.minute / 60, self.city.calendar.is_free(local.date())
 
 
-def _memory_file(state: Path) -> Path:
-    return state.with_name(state.name.removesuffix(".xml.gz") + ".json")
-
-
 def stage_of(city: City, plan: Plan) -> Stage:
     """Where things may happen, from a pack."""
     busy = []
@@ -233,4 +227,4 @@ def stage_of(city: City, plan: Plan) -> Stage:
 
 def _room(city: City, spot: Spot) -> bool:
     """Whether a car can stand ahead of the loop and a queue on it."""
-    return spot.pos_m >= 25 and city.links[spot.link].length_m - spot.pos_m >= CRASH_AHEAD_M + 5
+    return spot.pos_m >= 25 and city.links[spot.link].length_m - spot.pos_m >= AHEAD_M + 5

@@ -14,9 +14,11 @@ from hypothesis import strategies as st
 from citybrain.city import find
 from citybrain.edge.world import schedule
 from citybrain.edge.world.air import Air, Traffic
+from citybrain.edge.world.crashes import CrashMemory
 from citybrain.edge.world.demand import Demand, Ends, Surge, vehicles_per_hour
 from citybrain.edge.world.faults import Faults, Reading
 from citybrain.edge.world.folder import Folder, Progress, gaps, joined
+from citybrain.edge.world.memory import Memory, StreetsMemory, memory_file
 from citybrain.edge.world.network import plain
 from citybrain.edge.world.noise import curve
 from citybrain.edge.world.places import ZONES, zone_at
@@ -24,7 +26,7 @@ from citybrain.edge.world.plan import Plan
 from citybrain.edge.world.rain import RainField, cloudburst
 from citybrain.edge.world.schedule import Event, Spot, Stage
 from citybrain.edge.world.weather import Weather
-from citybrain.errors import PackError, SetupError
+from citybrain.errors import PackError, SetupError, UsageError
 from citybrain.kinds import KINDS
 
 HOUR = 3_600_000
@@ -162,12 +164,11 @@ def test_winter_is_colder_than_summer_and_night_than_day() -> None:
     assert mean(7, 4) < mean(7, 15) - 3
 
 
-def test_a_minutes_rain_is_the_rate_over_sixty() -> None:
+def test_a_cloudburst_adds_its_own_rain() -> None:
     weather = Weather(1, np.array([0.0]), np.array([0.0]))
     burst = cloudburst(START, START + HOUR, 0.0, 0.0, 120.0)
-    dry = weather.at(START + 300_000, 12.0)["precipitation"][0]
-    wet = weather.at(START + 300_000, 12.0, [burst])["precipitation"][0]
-    assert wet - dry == pytest.approx(2.0, rel=0.2)
+    dry, wet = (weather.rain(START + 60_000, cells)[0] for cells in ([], [burst]))
+    assert wet - dry == pytest.approx(120.0, rel=0.05)
 
 
 @given(st.integers(0, 2**42), st.integers(1000, 10**8))
@@ -230,7 +231,7 @@ def test_the_first_minutes_bring_one_of_each_in_time_to_be_seen() -> None:
     events = schedule.opening(1, START, stage())
     assert {e.what for e in events} == {"dead", "stuck", "chattering", "crash", "cloudburst"}
     for event in events:
-        assert START + 20_000 <= event.from_ms <= START + 45_000
+        assert START + 10_000 <= event.from_ms <= START + 25_000
         assert event.to_ms - START > 240_000, "it lasts beyond a short run"
     places = [e.sensor or e.link for e in events if e.what != "cloudburst"]
     assert len(set(places)) == 4
@@ -267,15 +268,35 @@ def test_a_schedule_can_be_kept_and_given(tmp_path: Path) -> None:
     events = schedule.opening(1, START, stage())
     schedule.write(tmp_path / "a" / "events.json", events)
     assert schedule.read(tmp_path / "a" / "events.json") == events
-    assert schedule.read(tmp_path / "none.json") == []
     body = msgspec.json.decode((tmp_path / "a" / "events.json").read_bytes())
     assert body["generated"] is True
 
 
 def test_a_schedule_with_a_wrong_field_names_it(tmp_path: Path) -> None:
     (tmp_path / "s.json").write_text('{"events": [{"id": "a", "what": "earthquake"}]}')
-    with pytest.raises(msgspec.ValidationError, match="what"):
+    with pytest.raises(UsageError, match=r"s\.json: .*what"):
         schedule.read(tmp_path / "s.json")
+    (tmp_path / "s.json").write_text("[}")
+    with pytest.raises(UsageError, match=r"s\.json: "):
+        schedule.read(tmp_path / "s.json")
+    with pytest.raises(UsageError, match=r"none\.json: No such file"):
+        schedule.read(tmp_path / "none.json")
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        ({"sensor": "d99"}, "sensor: 'd99'"),
+        ({"to_ms": 0}, "to_ms: 0"),
+        ({"what": "crash", "lane": "link1_0"}, "lane: 'link1_0'"),
+    ],
+)
+def test_an_event_that_cannot_happen_here_is_refused(change: dict[str, object], word: str) -> None:
+    good = Event(id="e", what="dead", from_ms=0, to_ms=9, sensor="d1", link="link0")
+    lanes = {"link0_0": "link0", "link1_0": "link1"}
+    schedule.check([good], {"d1"}, lanes)
+    with pytest.raises(UsageError, match=f"e: {word}"):
+        schedule.check([msgspec.structs.replace(good, **change)], {"d1"}, lanes)
 
 
 # Faults ---------------------------------------------------------------------------------------
@@ -373,10 +394,18 @@ def test_progress_is_kept_whole(tmp_path: Path) -> None:
     assert folder.progress().generated is True
 
 
-def test_a_state_shortly_before_a_second_is_found_and_an_old_one_is_not(tmp_path: Path) -> None:
+def test_a_state_shortly_before_a_second_is_found_an_old_or_strange_one_is_not(
+    tmp_path: Path,
+) -> None:
     folder = Folder(tmp_path)
-    for second in (1000, 1060, 2000):
+    memory = Memory(
+        boxes={}, traffic=[], samples=0, held={}, events=[],
+        streets=StreetsMemory(CrashMemory(), {}, {}),
+    )  # fmt: skip
+    for second in (1000, 1060, 1080, 2000):
         folder.state_file(second).touch()
+        memory_file(folder.state_file(second)).write_bytes(msgspec.json.encode(memory))
+    memory_file(folder.state_file(1080)).write_text('{"version": 99}')
     assert folder.state(1100) == (folder.state_file(1060), 1060)
     assert folder.state(1999) is None
     folder.forget_state(1060)
