@@ -36,24 +36,21 @@ class Weather:
         """
         cells = tuple(cells)
         rate = self.rain(time_ms, cells)
-        wet = np.clip(rate / 20.0, 0.0, 1.0)
+        wet: Array = np.clip(rate / 20.0, 0.0, 1.0)
         temperature = self.temperature(time_ms, hour) - 4.0 * wet + self._local(time_ms, "t", 0.4)
         slow = curve(self._seed, "humidity", time_ms, 5 * HOUR_MS)
         dryness = math.sin(math.pi * (hour - 9.0) / 12.0)
-        humidity = 72.0 + 12.0 * slow - 12.0 * dryness + 30.0 * wet
+        humidity: Array = 72.0 + 12.0 * slow - 12.0 * dryness + 30.0 * wet
         gusts = self._local(time_ms, "gust", 1.0, 2 * 60_000)
         wind = self.wind(time_ms, hour) * (1.0 + 0.25 * gusts) + 3.0 * wet
         pressure = 1013.0 + 14.0 * curve(self._seed, "pressure", time_ms, 40 * HOUR_MS)
-        return {
-            "temperature": np.round(temperature, 1),
-            "relative_humidity": np.round(
-                np.clip(humidity + self._local(time_ms, "rh", 2.0), 15.0, 100.0), 1
-            ),
-            "wind_speed": np.round(np.maximum(0.0, wind), 1),
-            "atmospheric_pressure": np.round(
-                pressure - 0.8 * wet + self._local(time_ms, "p", 0.15), 1
-            ),
+        values: dict[str, Array] = {
+            "temperature": temperature,
+            "relative_humidity": np.clip(humidity + self._local(time_ms, "rh", 2.0), 15.0, 100.0),
+            "wind_speed": np.maximum(0.0, wind),
+            "atmospheric_pressure": pressure - 0.8 * wet + self._local(time_ms, "p", 0.15),
         }
+        return {kind: value.round(1) for kind, value in values.items()}
 
     def rain(self, time_ms: int, cells: Iterable[Cell] = ()) -> Array:
         """Mean rain of the ten seconds before, mm/h."""
