@@ -67,13 +67,12 @@ class Spot:
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """Where things may happen: crash sites, detectors that may fail, the reach of showers."""
+    """Where things may happen: crash sites, detectors that may fail, weather stations."""
 
     crash_sites: Sequence[Spot]
     detectors: Sequence[Spot]
     stadium: Spot
-    x: tuple[float, float]
-    y: tuple[float, float]
+    stations: Sequence[Spot]
 
 
 # An hour's chance of each, once the opening is over.
@@ -141,10 +140,12 @@ def _event(
     to_ms = from_ms + int(rng.uniform(shortest, longest) * MINUTE_MS)
     identity = f"{what}-{name}"
     if what == "cloudburst":
-        x, y = rng.uniform(*stage.x), rng.uniform(*stage.y)
+        # It begins near a station: what no gauge sees cannot be found.
+        over = stage.stations[int(rng.integers(len(stage.stations)))]
+        x, y = rng.normal((over.x, over.y), 100.0)
         strength = float(rng.uniform(110.0, 160.0))
         return Event(
-            id=identity, what=what, from_ms=from_ms, to_ms=to_ms,
+            id=identity, what=what, from_ms=from_ms, to_ms=to_ms, zone=over.zone,
             x=round(float(x)), y=round(float(y)), strength=round(strength),
         )  # fmt: skip
     spots = stage.crash_sites if what == "crash" else stage.detectors

@@ -214,14 +214,16 @@ def stage_of(city: City, plan: Plan) -> Stage:
             )
     stadium = plan.stadium
     zone = city.links[stadium.edge].zone
-    weather = [plan.sensors[s.id] for s in city.sensors.values() if "precipitation" in s.kinds]
-    xs, ys = [d.x for d in weather], [d.y for d in weather]
+    stations = [
+        Spot(s.id, s.zone, "", "", 0.0, plan.sensors[s.id].x, plan.sensors[s.id].y)
+        for s in city.sensors.values()
+        if "precipitation" in s.kinds
+    ]
     return Stage(
         crash_sites=[s for s in busy if city.links[s.link].lanes > 1 and _room(city, s)],
         detectors=busy,
         stadium=Spot("", zone, stadium.edge, "", 0.0, stadium.x, stadium.y),
-        x=(min(xs), max(xs)),
-        y=(min(ys), max(ys)),
+        stations=stations,
     )
 
 

@@ -45,7 +45,7 @@ def demand(seed: int = 1) -> Demand:
 def stage() -> Stage:
     spots = [Spot(f"d{i}", "z", f"link{i}", f"link{i}_0", 40.0, 100.0 * i, 0.0) for i in range(12)]
     place = Spot("", "z", "arena", "", 0.0, 0.0, 0.0)
-    return Stage(spots, spots, place, (0.0, 2000.0), (0.0, 1500.0))
+    return Stage(spots, spots, place, [Spot("w1", "z", "", "", 0.0, 900.0, 500.0)])
 
 
 # Demand ---------------------------------------------------------------------------------------
@@ -235,6 +235,9 @@ def test_the_first_minutes_bring_one_of_each_in_time_to_be_seen() -> None:
         assert event.to_ms - START > 240_000, "it lasts beyond a short run"
     places = [e.sensor or e.link for e in events if e.what != "cloudburst"]
     assert len(set(places)) == 4
+    burst = next(e for e in events if e.what == "cloudburst")
+    assert burst.zone == "z", "the zone whose gauge feels it first"
+    assert abs(burst.x - 900) + abs(burst.y - 500) < 800
     failing = [e for e in events if e.sensor]
     crash = next(e for e in events if e.what == "crash")
     assert crash.link not in {e.link for e in failing}, "no failing detector hides the crash"
