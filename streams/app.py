@@ -51,11 +51,24 @@ class _Thread(driver.AIOKafkaConsumerThread):
         consumer._isolation_level = "read_committed"
         return consumer
 
+    async def seek_all(self, offsets: Mapping[TP, int]) -> None:
+        """Go to these offsets, in the consumer's own thread.
+
+        Faust's own `seek` works on the fetched records from the caller's thread, while the
+        consumer's thread goes through them: seen as a KeyError in a rebalance.
+        """
+        await self.call_thread(self._seek_all, self._ensure_consumer(), offsets)
+
+    async def _seek_all(self, consumer: AIOKafkaConsumer, offsets: Mapping[TP, int]) -> None:
+        for place, offset in offsets.items():
+            consumer.seek(place, offset)
+
 
 class _Consumer(driver.Consumer):
     """Reads from where the shells' states end; commits only what they acknowledge."""
 
     worker: "Worker"
+    _thread: _Thread
 
     def _new_consumer_thread(self) -> _Thread:
         return _Thread(self, loop=self.loop, beacon=self.beacon)
@@ -74,8 +87,7 @@ class _Consumer(driver.Consumer):
 
     async def seek_to_committed(self) -> Mapping[TP, int]:
         offsets = await self.worker.offsets(self.assignment())
-        for place, offset in offsets.items():
-            await self._seek(place, offset)
+        await self._thread.seek_all(offsets)
         return offsets
 
     async def force_commit(self, *args: Any, **kwargs: Any) -> bool:

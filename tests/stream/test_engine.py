@@ -145,9 +145,6 @@ async def test_a_worker_killed_in_the_middle_loses_and_repeats_nothing(
     assert workers[-1].stop() == 0
 
 
-# Beside other heavy tests one run of three waited for ever on a worker that had ended, for a
-# reason not yet found; at full size it runs by itself.
-@pytest.mark.long
 async def test_two_workers_share_the_shards_and_hand_them_over_without_loss(
     broker: LocalBroker, city: City, folder: Path, tmp_path: Path, workers: list[WorkerProcess]
 ) -> None:
