@@ -119,9 +119,10 @@ class _Live:
         With the very same cars as at the last stop, if that was just now; else after a warm-up
         that fills the streets.
         """
-        start = int(self._now_s() + ENTER_S) // INTERVAL_S * INTERVAL_S
-        first = start - INTERVAL_S
+        first = int(self._now_s() + ENTER_S) // INTERVAL_S * INTERVAL_S - INTERVAL_S
         last = max((end // 1000 for _, end in self._folder.spans()), default=0)
+        if first < last <= self._now_s():
+            first = last  # a stop of a few seconds: what was told is not told again
         saved = self._folder.state(last) if first - GO_ON_S <= last <= first else None
         state, second = saved or (None, first - WARM_UP_S)
         by_chance = self._options.given is None
@@ -133,7 +134,7 @@ class _Live:
             lanes = {d.lane: self._city.sensors[s].link for s, d in world.plan.sensors.items()}
             schedule.check(events, self._city.sensors, lanes)
         else:
-            events = schedule.opening(self._options.seed, start * 1000, world.stage)
+            events = schedule.opening(self._options.seed, (first + INTERVAL_S) * 1000, world.stage)
         world.plan_events(events)
         return world
 

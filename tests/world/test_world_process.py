@@ -111,9 +111,6 @@ def test_an_agent_that_is_away_is_said_and_gets_everything_later(tmp_path: Path)
         assert all(len(found) == 1 for found in values(receiver).values())
 
 
-# Two SUMO processes at full speed for a minute: on a machine that does other work as well, one
-# run in three did not come to its end as it should, for a reason not yet found.
-@pytest.mark.long
 def test_the_past_is_filled_goes_on_after_a_kill_and_is_never_told_in_two_ways(
     tmp_path: Path,
 ) -> None:
