@@ -67,8 +67,8 @@ def plan(
     edge_port = _port(0, "edge")
     told = _environment(settings, data, kafka, page_port)
 
-    def child(name: str, *words: str, nice: int = 0) -> Child:
-        return Child(name, command(*words), data / "logs" / f"{name}.log", told, nice=nice)
+    def child(name: str, *words: str) -> Child:
+        return Child(name, command(*words), data / "logs" / f"{name}.log", told)
 
     edge_file = _edge_file(options, city, data, edge_port)
     workers = [f"worker-{i + 1}" for i in range(settings.workers)]
@@ -77,8 +77,7 @@ def plan(
         child("historian", "historian"),
         child("edge", "edge", "run", str(edge_file)),
         child("centre", "centre"),
-        # Fitting gives way to what is live.
-        child("fitter", "fitter", nice=10),
+        child("fitter", "fitter"),
     ]
     if settings.webhooks:
         children.append(child("outbox", "outbox"))
@@ -130,9 +129,14 @@ def _environment(
 
 
 def _edge_file(options: Options, city: City, data: Path, port: int) -> Path:
-    """The settings of the one edge agent that serves all gateways of the city."""
-    lines = ['name = "up"', "[sources.http]", f"port = {port}"]
-    if options.recording is not None:
+    """The settings of the one edge agent that serves all gateways of the city.
+
+    A recording is its agent's only source: devices that speak now have no place in its time.
+    """
+    lines = ['name = "up"']
+    if options.recording is None:
+        lines += ["[sources.http]", f"port = {port}"]
+    else:
         lines += ["[sources.recording]", f"file = {json.dumps(str(options.recording.resolve()))}",
                   f"speed = {options.speed}"]  # fmt: skip
     path = data / "edge" / "up.toml"

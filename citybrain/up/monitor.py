@@ -27,7 +27,6 @@ class Seen:
     alert_ms: list[int] = field(default_factory=list)
     first_stat_ms: int = 0
     findings: list[Finding] = field(default_factory=list)
-    alerts: dict[str, Alert] = field(default_factory=dict)
 
     def take(self, topic: str, value: bytes, received_ms: int, rosters: Rosters) -> None:
         """Count one record of an output topic; `received_ms` is the broker's time."""
@@ -52,7 +51,6 @@ class Seen:
                 self.counts["alerts"] += alert.transition == "raised"
                 if alert.cause_ms and alert.transition == "raised":
                     self.alert_ms.append(received_ms - alert.cause_ms)
-                self.alerts[alert.id] = alert
 
 
 async def watch(settings: KafkaSettings, city: str, seen: Seen, ready: Callable[[], None]) -> None:

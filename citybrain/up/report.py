@@ -107,6 +107,8 @@ def _tells(finding: Finding, event: Event, near: Mapping[str, Collection[str]]) 
         return about_sensor and finding.place.sensor == event.sensor
     if about_sensor:
         return False
+    if event.what == "cloudburst":
+        return finding.kind == "precipitation" and finding.place.zone == event.zone
     if event.link:
         return finding.place.link in {event.link, *near.get(event.link, ())}
     return finding.place.zone == event.zone

@@ -31,7 +31,6 @@ class Child:
     argv: Sequence[str]
     log_file: Path
     environment: dict[str, str] = field(default_factory=dict)
-    nice: int = 0
     grace_ms: int = 20_000
     restarts: int = 0
     process: asyncio.subprocess.Process | None = None
@@ -123,7 +122,7 @@ class Supervisor:
                 stdout=output,
                 stderr=output,
                 env=os.environ | child.environment,
-                preexec_fn=_child_of(os.getpid(), child.nice),
+                preexec_fn=_child_of(os.getpid()),
                 # Ctrl-C in the terminal reaches the supervisor alone, which stops in order.
                 start_new_session=True,
             )
@@ -148,8 +147,8 @@ class Supervisor:
             await self._spawn(child)
 
 
-def _child_of(parent: int, nice: int) -> Callable[[], None]:
-    """What the child does before it runs: die with the supervisor, and give way if told to.
+def _child_of(parent: int) -> Callable[[], None]:
+    """What the child does before it runs: see to it that it dies with the supervisor.
 
     Without this a supervisor that is killed with SIGKILL leaves its children behind. Linux
     only; elsewhere the children stay, and the next start names them by the run files.
@@ -161,7 +160,5 @@ def _child_of(parent: int, nice: int) -> Callable[[], None]:
             libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
             if os.getppid() != parent:  # it died before the line above
                 os._exit(1)
-        if nice:
-            os.nice(nice)
 
     return prepare

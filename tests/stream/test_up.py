@@ -11,8 +11,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 import pytest
+
+from citybrain.pack import load
+from citybrain.recording import RecordingWriter
+from tests.packs import write_pack
 
 DEADLINE_S = 240
 SPAN_S = 900 if os.environ.get("CITYBRAIN_TEST_SIZE") == "full" else 100
@@ -114,6 +119,29 @@ def test_a_city_survives_a_killed_worker_stops_without_a_trace_and_goes_on(tmp_p
     assert again["counted"] > report["counted"]
     _, left = psutil.wait_procs(family, timeout=5)
     assert left == []
+
+
+def test_a_recorded_city_is_played_and_every_reading_of_it_is_counted(tmp_path: Path) -> None:
+    folder = write_pack(tmp_path / "small")
+    file = tmp_path / "recording.parquet"
+    begin = 1_767_571_200_000  # 2026-01-05 00:00 UTC
+    with RecordingWriter(file, load(str(folder))) as writer:
+        for step in range(300):
+            writer.write(
+                np.full(2, begin + step * 10_000),
+                ["d1", "d4"],
+                ["vehicle_count"] * 2,
+                np.array([step % 7, 3.0]),
+                np.zeros(2, np.uint8),
+            )
+    up = Up(tmp_path / "data", "--city", str(folder), "--recording", str(file), "--speed", "0")
+    page = up.page()
+    until(lambda: counted(page) == 600)
+    up.process.send_signal(signal.SIGINT)
+    report = up.finish()
+    assert (report["produced"], report["counted"], report["in_flight"]) == (600, 600, 0)
+    assert report["sum_holds"]
+    assert report["events"] == []
 
 
 def test_a_taken_page_port_and_a_data_folder_in_use_are_named(tmp_path: Path) -> None:
