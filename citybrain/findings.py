@@ -92,68 +92,49 @@ class LeaveOutShard(
     at_ms: int
 
 
-class Acknowledge(msgspec.Struct, frozen=True, kw_only=True, tag="acknowledge", tag_field="type"):
-    """Somebody has seen an alert and says so, for everybody."""
+class _Command(msgspec.Struct, frozen=True, kw_only=True):
+    """What every command says: who asks, when, and until when it may still be done."""
 
     version: int = VERSION
     id: str
     person: str
     issued_ms: int
     expires_ms: int
+
+
+class Acknowledge(_Command, frozen=True, kw_only=True, tag="acknowledge", tag_field="type"):
+    """Somebody has seen an alert and says so, for everybody."""
+
     alert: str
     comment: str = ""
 
 
-class Assign(msgspec.Struct, frozen=True, kw_only=True, tag="assign", tag_field="type"):
+class Assign(_Command, frozen=True, kw_only=True, tag="assign", tag_field="type"):
     """The alert is this person's to deal with; "" gives it back."""
 
-    version: int = VERSION
-    id: str
-    person: str
-    issued_ms: int
-    expires_ms: int
     alert: str
     assignee: str
 
 
-class Shelve(msgspec.Struct, frozen=True, kw_only=True, tag="shelve", tag_field="type"):
+class Shelve(_Command, frozen=True, kw_only=True, tag="shelve", tag_field="type"):
     """Out of the way until a stated end, for a stated reason; until_ms = 0 takes it back."""
 
-    version: int = VERSION
-    id: str
-    person: str
-    issued_ms: int
-    expires_ms: int
     alert: str
     until_ms: int
     reason: str
 
 
-class SetThreshold(
-    msgspec.Struct, frozen=True, kw_only=True, tag="set-threshold", tag_field="type"
-):
+class SetThreshold(_Command, frozen=True, kw_only=True, tag="set-threshold", tag_field="type"):
     """Change one number of one rule of the pack."""
 
-    version: int = VERSION
-    id: str
-    person: str
-    issued_ms: int
-    expires_ms: int
     rule: str
     field: str
     value: float
 
 
-class SetMaintenance(
-    msgspec.Struct, frozen=True, kw_only=True, tag="set-maintenance", tag_field="type"
-):
+class SetMaintenance(_Command, frozen=True, kw_only=True, tag="set-maintenance", tag_field="type"):
     """A sensor is being worked on until a stated event time; until_ms = 0 ends it."""
 
-    version: int = VERSION
-    id: str
-    person: str
-    issued_ms: int
-    expires_ms: int
     sensor: str
     until_ms: int
     reason: str = ""

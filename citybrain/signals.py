@@ -10,8 +10,6 @@ from typing import Literal
 
 import msgspec
 
-from citybrain.errors import JSON_ERRORS, InvalidInput
-
 VERSION = 1
 READABLE = (1,)
 
@@ -155,14 +153,3 @@ class Refusal(msgspec.Struct, frozen=True, kw_only=True):
     at_ms: int
     rule: str
     why: str
-
-
-def decode_plan(value: bytes) -> Plan:
-    """A plan from its JSON. Raises InvalidInput `head` or `version`."""
-    try:
-        plan = msgspec.json.decode(value, type=Plan)
-    except JSON_ERRORS as error:
-        raise InvalidInput("head", f"plan: {error}") from error
-    if plan.version not in READABLE:
-        raise InvalidInput("version", f"version: {plan.version} is not one of {READABLE}")
-    return plan

@@ -5,7 +5,6 @@ them, also those that said nothing (seen = 0); later revisions only what changed
 """
 
 from dataclasses import dataclass
-from typing import Literal
 
 import msgspec
 import numpy as np
@@ -78,9 +77,8 @@ class Stats:
 class Effective(msgspec.Struct, frozen=True, kw_only=True, tag="model", tag_field="type"):
     """From the window that starts at `from_ms` on, use this model (by content hash).
 
-    The model travels in the record, so that the log alone says what the stage did. role:
-    `fit` (baseline and forecaster of a kind, `body` as `citybrain.models.fit` wrote it) or
-    `forecast` with digest "", which demotes the forecaster to the historical average. A large
+    The model travels in the record, so that the log alone says what the stage did. role: `fit`,
+    baseline and forecaster of a kind, `body` as `citybrain.models.fitting` wrote it. A large
     model comes in parts, each of some sensors, `part` from 0 to `parts` - 1.
     """
 
@@ -125,7 +123,6 @@ class Passed(msgspec.Struct, frozen=True, kw_only=True, tag="passed", tag_field=
 
 Control = Effective | Rules | Passed
 Decoded = Stats | Effective | Rules | Passed
-Purpose = Literal["fit", "forecast"]
 
 _TYPES = {
     "seen": np.int32, "late": np.int32, "sum": np.float64, "sumsq": np.float64,

@@ -86,11 +86,6 @@ def enough(history: Rows, daytime: Daytime) -> bool:
     return bool(np.sum(seen, axis=0).max(initial=0) >= MIN_VISITS)
 
 
-def boundaries(city: City, since_ms: int, until_ms: int) -> list[int]:
-    """The local midnights in (since_ms, until_ms]: when models are fitted."""
-    return list(Daytime(city.zone_info, city.calendar).midnights(since_ms, until_ms))
-
-
 def fit(history: Rows, city: City, kind: Kind, until_ms: int) -> list[bytes]:
     """The model of what had ended by `until_ms`, in parts; [] without enough history."""
     # One thread: sums in another order would give another last bit and another hash.

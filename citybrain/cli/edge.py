@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from citybrain.cli.connection import CityOption, DataOption
+
 app = typer.Typer(no_args_is_help=True)
 
 
@@ -16,8 +18,8 @@ def _edge() -> None:
 @app.command()
 def run(
     config: Annotated[Path, typer.Argument(help="The agent's TOML file.")],
-    city: Annotated[str | None, typer.Option(help="City: built in, or a folder.")] = None,
-    data: Annotated[str | None, typer.Option(help="Data folder.")] = None,
+    city: CityOption = None,
+    data: DataOption = None,
     broker: Annotated[str | None, typer.Option(help="Kafka, host:port.")] = None,
     port: Annotated[int, typer.Option(help="Port of /metrics and /health; 0: any.")] = 0,
 ) -> None:

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from citybrain.cli.connection import DataOption
+
 
 class Format(StrEnum):
     """How rows are shown."""
@@ -19,7 +21,7 @@ class Format(StrEnum):
 
 def query(
     sql: Annotated[str, typer.Argument(help='One SELECT, or "views" to list what there is.')],
-    data: Annotated[str | None, typer.Option(help="Data folder.")] = None,
+    data: DataOption = None,
     as_of: Annotated[
         str | None, typer.Option(help="Only what was known by this time (ISO 8601, UTC).")
     ] = None,

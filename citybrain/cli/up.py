@@ -5,9 +5,11 @@ from typing import Annotated
 
 import typer
 
+from citybrain.cli.connection import CityOption
+
 
 def up(
-    city: Annotated[str | None, typer.Option(help="Built-in city or the folder of a pack.")] = None,
+    city: CityOption = None,
     data: Annotated[str | None, typer.Option(help="Where everything is kept.")] = None,
     broker: Annotated[
         str | None, typer.Option(help="Kafka HOST:PORT to use; without it one is started.")
