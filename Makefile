@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Two modules of tests at a time: most of what is not in tests/unit waits for other processes.
+TWO := -n 2 --dist loadfile
 PARTS := citybrain streams models edge dashboards
 
 .DEFAULT_GOAL := help
@@ -34,14 +36,14 @@ up: setup ## Run the built-in city; Ctrl-C stops it
 	$(BIN)/citybrain up
 
 test: system check ## All tests at everyday size
-	$(BIN)/pytest -m "not long" tests/unit
-	$(BIN)/pytest -m "not long" --ignore tests/unit tests
+	$(BIN)/pytest $(TWO) -m "not long" tests/unit
+	$(BIN)/pytest $(TWO) -m "not long" --ignore tests/unit tests
 
 test-fast: setup ## Only what needs no broker, browser or simulator
 	$(BIN)/pytest -q -m "not long" tests/unit
 
 test-long: system check ## The same tests at full size
-	CITYBRAIN_TEST_SIZE=full $(BIN)/pytest tests
+	CITYBRAIN_TEST_SIZE=full $(BIN)/pytest --timeout 28800 tests
 
 check: setup ## ruff, mypy strict, import contracts
 	$(BIN)/ruff check .
