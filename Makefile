@@ -4,7 +4,6 @@ VENV := .venv
 BIN := $(VENV)/bin
 # Two modules of tests at a time: most of what is not in tests/unit waits for other processes.
 TWO := -n 2 --dist loadfile
-PARTS := citybrain streams models edge dashboards
 
 .DEFAULT_GOAL := help
 .PHONY: help setup system up test test-fast test-long check bench lock clean
