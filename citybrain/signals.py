@@ -6,6 +6,8 @@ vehicle or pedestrian does through the junction. The commissioned safety table o
 (`Table`) belongs to its interlock alone and shares no code with the controllers.
 """
 
+import hashlib
+import hmac
 from typing import Literal
 
 import msgspec
@@ -115,7 +117,7 @@ class Junction(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 class Plan(msgspec.Struct, frozen=True, kw_only=True, tag="plan", tag_field="type"):
     """What the signals agent asks of a junction's arbiter: go to this stage, hold it until.
 
-    sequence grows by one with each plan for a junction, so that a replayed one is known.
+    sequence grows with each plan of a source for a junction, so that a replayed one is known.
     source: who asks; the arbiter ranks operator > emergency > priority > adaptive > local.
     why: what the plan reacts to, for people. mac: HMAC-SHA256 over the record without it.
     """
@@ -129,6 +131,17 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, tag="plan", tag_field="typ
     stage: str
     why: str
     mac: str = ""
+
+
+def signature(key: bytes, plan: Plan) -> str:
+    """HMAC-SHA256 (RFC 2104) over the plan's JSON without its signature, in hex."""
+    bare = msgspec.json.encode(msgspec.structs.replace(plan, mac=""))
+    return hmac.new(key, bare, hashlib.sha256).hexdigest()
+
+
+def signed(key: bytes, plan: Plan) -> Plan:
+    """The plan with its signature."""
+    return msgspec.structs.replace(plan, mac=signature(key, plan))
 
 
 class DetectorState(msgspec.Struct, frozen=True, kw_only=True, tag="detector", tag_field="type"):

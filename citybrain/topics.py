@@ -121,7 +121,7 @@ TOPICS: dict[str, Topic] = {
         _table("snapshots", "stage/block", "shard", "state blocks and manifests of the stages",
                LARGEST_MESSAGE_BYTES),
         _log("detector-states", "intersection", "city", 15 * MINUTE_MS,
-             "occupied or free every 5 s, the latest wins"),
+             "the signals log: detectors and lamps, ticks, alerts, requests for a green"),
         _log("signal-plans", "intersection", "intersection", 7 * DAY_MS,
              "plans for the controllers, with an expiry"),
         _log("priority-requests", "vehicle id", "city", DAY_MS, "who asks for a green, and where"),

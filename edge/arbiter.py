@@ -17,7 +17,6 @@ interlock's, so nothing is cut short. Terms of NTCIP 1202: a followed plan is a 
 phase set, an emergency one a *preempt*, the local plan the *coordinated pattern*.
 """
 
-import hashlib
 import hmac
 from collections import deque
 from collections.abc import Collection, Iterable
@@ -29,7 +28,7 @@ from citybrain.edge.interlock import Interlock, Verdict
 from citybrain.edge.sequencer import Sequencer
 from citybrain.errors import PackError
 from citybrain.models.signals.timing import schedule
-from citybrain.signals import Junction, Plan, Refusal
+from citybrain.signals import Junction, Plan, Refusal, signature
 
 RANKS = ("operator", "emergency", "priority", "adaptive")
 """Sources of plans, the strongest first."""
@@ -184,14 +183,3 @@ class Arbiter:
 
     def _no(self, rule: str, why: str) -> Refusal:
         return Refusal(junction=self.junction.id, at_ms=self._now_ms, rule=rule, why=why)
-
-
-def signature(key: bytes, plan: Plan) -> str:
-    """HMAC-SHA256 (RFC 2104) over the plan's JSON without its signature, in hex."""
-    bare = msgspec.json.encode(msgspec.structs.replace(plan, mac=""))
-    return hmac.new(key, bare, hashlib.sha256).hexdigest()
-
-
-def signed(key: bytes, plan: Plan) -> Plan:
-    """The plan with its signature."""
-    return msgspec.structs.replace(plan, mac=signature(key, plan))

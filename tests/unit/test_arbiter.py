@@ -9,10 +9,10 @@ import msgspec
 import pytest
 
 from citybrain.edge import arbiter as arbiters
-from citybrain.edge.arbiter import LOCAL, Arbiter, Limits, signed
+from citybrain.edge.arbiter import LOCAL, Arbiter, Limits
 from citybrain.edge.interlock import Interlock, Verdict
 from citybrain.errors import PackError
-from citybrain.signals import Junction, Lamp, LocalPlan, Plan, Step, Table
+from citybrain.signals import Junction, Lamp, LocalPlan, Plan, Step, Table, signed
 from tests.unit.test_interlock import unsafe
 from tests.unit.test_signal_models import JUNCTION
 

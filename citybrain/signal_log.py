@@ -1,0 +1,123 @@
+"""The signals log (`detector-states`): everything that the signals stage decides by, in one order.
+
+Controllers at the street report what their detectors and lamps say; the alerting stage tells
+of alerts, the emergency stage of vehicles that ask for a green; the log's owner writes ticks.
+Reports expire: the latest counts, there are no revisions, and nobody waits for a lost one.
+"""
+
+from typing import Literal
+
+import msgspec
+
+from citybrain.alerts import Alert
+from citybrain.errors import JSON_ERRORS, InvalidInput
+from citybrain.signals import Refusal
+
+VERSION = 1
+READABLE = (1,)
+
+
+class Detections(msgspec.Struct, frozen=True, kw_only=True):
+    """States of area detectors that arrived together; columns of one length.
+
+    at_ms: end of the interval. passed: vehicles that left within it. present: vehicles there at
+    its end. waiting: how many of them stand. A detector that is missing was lost on its way.
+    """
+
+    at_ms: int
+    expires_ms: int
+    detectors: list[str]
+    passed: list[int]
+    present: list[int]
+    waiting: list[int]
+
+
+class Shown(msgspec.Struct, frozen=True, kw_only=True):
+    """What a junction shows, by its own controller. Times UTC by the controller's clock.
+
+    source: whose plan is followed (operator, emergency, priority, adaptive, local). stage: what
+    is shown or being changed to; stage_ms: for how long all of it has been green, -1 while it
+    is being changed to. lamps: r, y or g for each group in the order of its table. ready_ms:
+    for each stage, in the order of the junction's, how long until it would be fully shown.
+    calls: pedestrian groups that somebody waits at.
+    """
+
+    junction: str
+    at_ms: int
+    source: str
+    stage: str
+    stage_ms: int
+    lamps: str
+    ready_ms: list[int]
+    calls: list[str] = []
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True, tag="report", tag_field="type"):
+    """What a gateway of controllers has to say, about once a second. refusals: what arbiters
+    and interlocks turned down since the last report."""
+
+    version: int = VERSION
+    gateway: str
+    at_ms: int
+    shown: list[Shown] = []
+    detections: list[Detections] = []
+    refusals: list[Refusal] = []
+    generated: bool = False
+
+
+class Tick(msgspec.Struct, frozen=True, kw_only=True, tag="tick", tag_field="type"):
+    """The time, as the log's owner saw it: decide now."""
+
+    version: int = VERSION
+    at_ms: int
+
+
+class Notice(msgspec.Struct, frozen=True, kw_only=True, tag="notice", tag_field="type"):
+    """An alert as the alerting stage has just written it."""
+
+    version: int = VERSION
+    alert: Alert
+
+
+class PriorityRequest(
+    msgspec.Struct, frozen=True, kw_only=True, tag="priority-request", tag_field="type"
+):
+    """A vehicle asks a junction for its green (NTCIP 1211: a priority request).
+
+    id: one per vehicle and junction; a later record replaces an earlier one. groups: signal
+    groups that have to be green, the whole approach. eta_ms: when it will be at the stop line.
+    level: emergency comes before priority (public transport). cancelled: it has passed, or
+    needs nothing any more.
+    """
+
+    version: int = VERSION
+    id: str
+    vehicle: str
+    junction: str
+    groups: list[str]
+    eta_ms: int
+    issued_ms: int
+    expires_ms: int
+    level: Literal["emergency", "priority"] = "emergency"
+    cancelled: bool = False
+
+
+Entry = Report | Tick | Notice | PriorityRequest
+
+_entry = msgspec.json.Decoder(Entry)
+
+
+def encode(entry: Entry) -> bytes:
+    """JSON bytes of a record of the signals log."""
+    return msgspec.json.encode(entry)
+
+
+def decode(value: bytes) -> Entry:
+    """A record of the signals log. Raises InvalidInput `head` or `version`."""
+    try:
+        entry: Entry = _entry.decode(value)
+    except JSON_ERRORS as error:
+        raise InvalidInput("head", f"signals log: {error}") from error
+    if entry.version not in READABLE:
+        raise InvalidInput("version", f"version: {entry.version} is not one of {READABLE}")
+    return entry
