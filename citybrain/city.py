@@ -5,7 +5,7 @@
     roads.geojson   LineString features with id, name, zone, length_m, speed_kmh, lanes
     rules.toml      alert rules
     calendar.toml   holidays and swapped working days
-    signals.toml    (optional) local plans and tables of the signal controllers
+    signals.toml    (optional) how signals are controlled; local plans and safety tables
 
 Wherever a city's name is accepted, a folder is too.
 """
@@ -20,7 +20,7 @@ from zoneinfo import ZoneInfo
 from citybrain.errors import PackError
 from citybrain.kinds import Kind
 from citybrain.rules import Rule
-from citybrain.signals import Junction
+from citybrain.signals import Control, Junction
 
 BUILT_IN = Path(__file__).parent / "cities"
 
@@ -88,6 +88,7 @@ class City:
     folder: Path
     settings: Mapping[str, Any] = field(default_factory=dict)
     signals: Mapping[str, Junction] = field(default_factory=dict)
+    signal_control: Control = Control()  # noqa: RUF009  # frozen
 
     def roster(self, shard: str, kind: str) -> tuple[str, ...]:
         """Sensors of a shard that report a kind: by gateway, in the order of sensors.csv."""

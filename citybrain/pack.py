@@ -92,6 +92,7 @@ def load(name: str) -> City:
                 f"{folder / 'sensors.csv'}: {sensor.id}: link {sensor.link!r} is not in"
                 " roads.geojson"
             )
+    junctions, control = signals_file.read(folder / "signals.toml")
     used = {kind for sensor in sensors.values() for kind in sensor.kinds}
     days = _toml(folder / "calendar.toml", _CalendarFile)
     return City(
@@ -111,7 +112,8 @@ def load(name: str) -> City:
         version=_version(folder),
         folder=folder,
         settings=top.settings,
-        signals=signals_file.read(folder / "signals.toml"),
+        signals=junctions,
+        signal_control=control,
     )
 
 

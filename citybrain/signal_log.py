@@ -11,10 +11,16 @@ import msgspec
 
 from citybrain.alerts import Alert
 from citybrain.errors import JSON_ERRORS, InvalidInput
-from citybrain.signals import Refusal
+from citybrain.signals import Plan, Refusal
 
 VERSION = 1
 READABLE = (1,)
+
+
+GATEWAY = "signals"
+"""The gateway whose token the controllers of a city show."""
+LATE_MS = 30_000
+"""Plans that ran out so long ago are not handed on: everybody would refuse them."""
 
 
 class Detections(msgspec.Struct, frozen=True, kw_only=True):
@@ -100,6 +106,13 @@ class PriorityRequest(
     expires_ms: int
     level: Literal["emergency", "priority"] = "emergency"
     cancelled: bool = False
+
+
+class Orders(msgspec.Struct, frozen=True, kw_only=True):
+    """What an edge agent answers to a report: plans, and the number up to which these are all."""
+
+    serial: int
+    plans: list[Plan]
 
 
 Entry = Report | Tick | Notice | PriorityRequest

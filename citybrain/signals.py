@@ -8,7 +8,7 @@ vehicle or pedestrian does through the junction. The commissioned safety table o
 
 import hashlib
 import hmac
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -114,6 +114,23 @@ class Junction(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     zone: str = ""
 
 
+class Degraded(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How detectors fall short: interval, delay, share of lost states and missed vehicles."""
+
+    interval_s: Annotated[int, msgspec.Meta(ge=1, le=60)] = 5
+    delay_s: Annotated[int, msgspec.Meta(ge=0, le=60)] = 5
+    lost: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.05
+    missed: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.05
+
+
+class Control(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How a city's signals are controlled. controller: a name of the controllers' registry.
+    detectors: how far a simulated city's detectors are from the truth."""
+
+    controller: str = "horizon"
+    detectors: Degraded = Degraded()
+
+
 class Plan(msgspec.Struct, frozen=True, kw_only=True, tag="plan", tag_field="type"):
     """What the signals agent asks of a junction's arbiter: go to this stage, hold it until.
 
@@ -159,7 +176,7 @@ class DetectorState(msgspec.Struct, frozen=True, kw_only=True, tag="detector", t
     waiting: int = 0
 
 
-class Refusal(msgspec.Struct, frozen=True, kw_only=True):
+class Refusal(msgspec.Struct, frozen=True):
     """Why a plan or a change of lamps was turned down, in words that name field and value."""
 
     junction: str

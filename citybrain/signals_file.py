@@ -7,20 +7,21 @@ from pathlib import Path
 import msgspec
 
 from citybrain.errors import PackError
-from citybrain.signals import Junction
+from citybrain.signals import Control, Junction
 
 
 class _SignalsFile(msgspec.Struct, forbid_unknown_fields=True):
+    control: Control = Control()
     junction: list[Junction] = []
 
 
-def read(path: Path) -> Mapping[str, Junction]:
-    """Id -> junction; nothing if the pack has no such file.
+def read(path: Path) -> tuple[Mapping[str, Junction], Control]:
+    """Id -> junction, and how they are controlled; no junction if the pack has no such file.
 
     Raises PackError naming the junction, the field, the value and what was expected.
     """
     if not path.is_file():
-        return {}
+        return {}, Control()
     try:
         told = msgspec.convert(tomllib.loads(path.read_text("utf-8")), _SignalsFile)
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, msgspec.ValidationError) as error:
@@ -32,7 +33,7 @@ def read(path: Path) -> Mapping[str, Junction]:
             raise PackError(f"{where}: stands here twice")
         check(where, junction)
         found[junction.id] = junction
-    return found
+    return found, told.control
 
 
 def check(where: str, junction: Junction) -> None:

@@ -21,6 +21,7 @@ from citybrain.edge.intake import Intake
 from citybrain.edge.journal import Ledger, Message, Party
 from citybrain.edge.metrics import EdgeMetrics
 from citybrain.edge.registry import configured
+from citybrain.edge.relay import Relay
 from citybrain.edge.sender import Sender
 from citybrain.edge.sources.base import Context, Source
 from citybrain.edge.spool import Spool
@@ -70,9 +71,10 @@ class Agent:
             max_delay_ms=int(config.max_delay_s * 1000),
             pending_bytes=int(config.memory_mb * (1 << 20)),
         )  # fmt: skip
+        self.relay = Relay(city.id, city.signals, kafka, registry, clock) if city.signals else None
         context = Context(
             city=city, intake=self.intake, tokens=Tokens(data), clock=clock, metrics=self.metrics,
-            folder=self.folder, gateways=self.gateways, health=self.health,
+            folder=self.folder, gateways=self.gateways, health=self.health, relay=self.relay,
         )  # fmt: skip
         try:
             self.sources = _sources(config, context)
@@ -159,6 +161,11 @@ class Agent:
         intake = asyncio.create_task(self.intake.run(), name="intake")
         sender = asyncio.create_task(self.sender.run(stop), name="sender")
         gauges = asyncio.create_task(self._gauges(), name="gauges")
+        relays = (
+            [asyncio.create_task(self.relay.run(), name="signals")]
+            if self.relay and any(source.pushes for source in self.sources.values())
+            else []
+        )
         sources = [
             asyncio.create_task(source.run(events[name]), name=f"source {name}")
             for name, source in self.sources.items()
@@ -167,7 +174,7 @@ class Agent:
         try:
             await self._started(events, [intake, sender, *sources])
             ready()
-            living: set[asyncio.Task[Any]] = {intake, sender, gauges, stopped, *sources}
+            living: set[asyncio.Task[Any]] = {intake, sender, gauges, stopped, *relays, *sources}
             while not stop.is_set():
                 done, _ = await asyncio.wait(living, return_when=asyncio.FIRST_COMPLETED)
                 for task in done - {stopped}:
@@ -177,7 +184,7 @@ class Agent:
                     stop.set()
         finally:
             stop.set()
-            for group in (sources, [gauges, stopped], [intake], [sender]):
+            for group in (sources, [gauges, stopped, *relays], [intake], [sender]):
                 for task in group:
                     if task is not sender:
                         task.cancel()

@@ -28,6 +28,7 @@ from citybrain.edge.interlock import Interlock, Verdict
 from citybrain.edge.sequencer import Sequencer
 from citybrain.errors import PackError
 from citybrain.models.signals.timing import schedule
+from citybrain.signal_log import Shown
 from citybrain.signals import Junction, Plan, Refusal, signature
 
 RANKS = ("operator", "emergency", "priority", "adaptive")
@@ -127,6 +128,10 @@ class Arbiter:
         self._refuse(verdict.refusals)
         sequencer.shown(self._up_ms, verdict.lamps)
         return verdict
+
+    def report(self) -> Shown:
+        """What is shown now and whose plan is followed."""
+        return self._sequencer.report(self._up_ms, self._now_ms, self.source)
 
     def _refuse(self, refusals: Iterable[Refusal]) -> None:
         """Keep the interlock's refusals, with the time of day."""

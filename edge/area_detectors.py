@@ -2,22 +2,11 @@
 
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from citybrain.signals import Area, DetectorState
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Degraded:
-    """How detectors fall short: interval, delay, share of lost states and missed vehicles."""
-
-    interval_s: int = 5
-    delay_s: int = 5
-    lost: float = 0.05
-    missed: float = 0.05
+from citybrain.signals import Area, Degraded, DetectorState
 
 
 class AreaDetectors:

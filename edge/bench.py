@@ -14,12 +14,11 @@ from typing import Any
 import numpy as np
 
 from citybrain.edge import junctions
-from citybrain.edge.area_detectors import Degraded
 from citybrain.edge.closed_loop import NATIVE, Scenario, run
 from citybrain.edge.outcome import Outcome
 from citybrain.errors import UsageError
 from citybrain.models.signals import CONTROLLERS, webster
-from citybrain.signals import Junction
+from citybrain.signals import Degraded, Junction
 
 RETIMED = "retimed"
 

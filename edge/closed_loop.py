@@ -17,18 +17,17 @@ from typing import Any
 import numpy as np
 
 from citybrain.edge import junctions, programs
-from citybrain.edge.area_detectors import AreaDetectors, Degraded
+from citybrain.edge.area_detectors import AreaDetectors
 from citybrain.edge.interlock import Interlock
-from citybrain.edge.outcome import Outcome, edge_of, measure, percentile
+from citybrain.edge.outcome import Outcome, measure, percentile
 from citybrain.edge.programs import Program
 from citybrain.edge.sequencer import Sequencer
 from citybrain.edge.street import SumoStreet
+from citybrain.edge.walkers import Walkers
 from citybrain.edge.world.network import sumo_home
-from citybrain.models.signals import CONTROLLERS
-from citybrain.models.signals.base import View
 from citybrain.models.signals.fixed import Fixed
-from citybrain.models.signals.queues import Queues
-from citybrain.signals import DetectorState, Junction, Lamp, Refusal
+from citybrain.models.signals.site import Site
+from citybrain.signals import Degraded, DetectorState, Junction, Refusal
 
 _STEP_MS = 1_000
 _STUCK_S = 300.0
@@ -51,108 +50,35 @@ class Scenario:
     options: tuple[str, ...] = ()
 
 
-class _Site:
-    """One junction in the loop: its controller, sequencer, interlock, and what it sees."""
+class _Loop:
+    """One junction in the loop: who decides for it, its sequencer, interlock and street."""
 
     def __init__(
         self, junction: Junction, controller: str, now_ms: int, street: SumoStreet
     ) -> None:
-        self.junction = junction
-        self.fixed = controller in ("fixed", "retimed")
-        self.controller = CONTROLLERS["fixed" if self.fixed else controller](junction)
+        fixed = controller in ("fixed", "retimed")
+        self.site = None if fixed else Site(junction, controller)
         self.sequencer = Sequencer(junction, now_ms)
         self.interlock = Interlock(junction.table, now_ms)
-        self.queues = Queues(junction)
         self.street = street
         self.local = Fixed(junction)
-        walks = {g.id for g in junction.table.groups if g.kind == "pedestrian"}
-        self._moves = [move.group for move in junction.movements]
-        self._walking = [i for i, group in enumerate(self._moves) if group in walks]
-        self._waited_s = np.zeros(len(junction.movements))
-        self._red_s = np.zeros(len(junction.movements))
         self.refusals: list[Refusal] = []
 
     def tick(self, now_ms: int, states: Mapping[str, DetectorState]) -> None:
         """Decide, change lamps."""
-        sequencer, lamps = self.sequencer, self.interlock.lamps
+        sequencer = self.sequencer
         sequencer.calls.update(self.street.calls())
-        if not self.fixed:
-            green = frozenset(name for name, lamp in lamps.items() if lamp == "green")
-            self.queues.tick(now_ms, green)
-            if states:
-                self.queues.learn(now_ms, states)
-        view = self._view(now_ms, lamps)
-        decision = self.controller.decide(view)
-        sequencer.recall = self.fixed or decision is None
-        sequencer.aim((decision or self.local.decide(view)).stage)
+        decision = None
+        if self.site is not None:
+            self.site.see(sequencer.report(now_ms, now_ms, "adaptive"))
+            self.site.learn(states)
+            decision = self.site.decide(now_ms)
+        sequencer.recall = decision is None
+        sequencer.aim((decision or self.local.at(now_ms)).stage)
         verdict = self.interlock.change(now_ms, sequencer.step(now_ms))
         self.refusals.extend(verdict.refusals)
         sequencer.shown(now_ms, verdict.lamps)
         self.street.show(verdict.lamps)
-
-    def _view(self, now_ms: int, lamps: Mapping[str, Lamp]) -> View:
-        sequencer, queues = self.sequencer, self.queues
-        queue = queues.queue.copy()
-        if not self.fixed:
-            red = np.array([lamps[group] != "green" for group in self._moves])
-            for i in self._walking:
-                queue[i] = float(self._moves[i] in sequencer.calls)
-            self._red_s = np.where(red, self._red_s + _STEP_MS / 1000, 0.0)
-            self._waited_s = np.where(red & (queue > 0.5), self._waited_s + _STEP_MS / 1000, 0.0)
-        reached = sequencer.reached_ms
-        return View(
-            now_ms=now_ms,
-            stage=sequencer.target,
-            stage_s=(now_ms - reached) / 1000 if reached is not None else 0.0,
-            changing=reached is None,
-            ready_s=lambda stage: sequencer.ready_in_ms(now_ms, stage) / 1000,
-            queue=queue,
-            coming=queues.coming,
-            room=queues.room,
-            waited_s=self._waited_s,
-            red_s=self._red_s,
-            age_s=queues.age_s,
-            served=queues.served,
-        )
-
-
-class _Walkers:
-    """Who waits at which signalled crossing: the push buttons, and how long it took."""
-
-    def __init__(self, found: Sequence[Junction]) -> None:
-        self._crossings: dict[str, list[tuple[str, str]]] = {}
-        for junction in found:
-            walks = {g.id for g in junction.table.groups if g.kind == "pedestrian"}
-            for move in junction.movements:
-                for lane in move.lanes_out if move.group in walks else ():
-                    at = self._crossings.setdefault(edge_of(lane), [])
-                    at.append((junction.id, move.group))
-        self._since: dict[tuple[str, str], int] = {}
-        self.waits: list[float] = []
-
-    def look(self, sumo: Any, now_s: int) -> set[tuple[str, str]]:
-        """(junction, group) of the buttons that somebody stands at."""
-        if not self._crossings:
-            return set()
-        pressed: set[tuple[str, str]] = set()
-        here: set[tuple[str, str]] = set()
-        for person in sumo.person.getIDList():
-            if not sumo.person.getRoadID(person).startswith(":"):
-                continue
-            crossing = sumo.person.getNextEdge(person)
-            groups = self._crossings.get(crossing)
-            if groups and sumo.person.getSpeed(person) < 0.1:
-                pressed.update(groups)
-                here.add((person, crossing))
-        for gone in self._since.keys() - here:
-            self.waits.append(float(now_s - self._since.pop(gone)))
-        for new in here - self._since.keys():
-            self._since[new] = now_s
-        return pressed
-
-    def end(self, now_s: int) -> list[float]:
-        """All waits; those that have not ended count as at the end."""
-        return self.waits + [float(now_s - since) for since in self._since.values()]
 
 
 def run(
@@ -186,9 +112,9 @@ def run(
                 degraded,
                 np.random.default_rng(seed),
             )
-            walkers = _Walkers(found)
+            walkers = Walkers(found)
             sites = {
-                j.id: _Site(j, controller, scenario.begin_s * 1000, SumoStreet(sumo, j))
+                j.id: _Loop(j, controller, scenario.begin_s * 1000, SumoStreet(sumo, j))
                 for j in (found if loop else ())
             }
             for now_s in range(scenario.begin_s, scenario.end_s):

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from citybrain.errors import PackError
+from citybrain.signal_log import Shown
 from citybrain.signals import Group, Junction, Lamp
 
 
@@ -40,6 +41,7 @@ class Sequencer:
     """
 
     def __init__(self, junction: Junction, now_ms: int) -> None:
+        self._junction = junction.id
         self._groups = {g.id: _State(g, "red", now_ms) for g in junction.table.groups}
         self._foes: dict[str, set[str]] = {name: set() for name in self._groups}
         for one, other in junction.table.conflicts:
@@ -71,6 +73,20 @@ class Sequencer:
             raise KeyError(stage)
         if stage != self.target:
             self.target, self.reached_ms = stage, None
+
+    def report(self, now_ms: int, utc_ms: int, source: str) -> Shown:
+        """What is shown, for whoever decides. now_ms: as in `step`; utc_ms: the time of day."""
+        reached = self.reached_ms
+        return Shown(
+            junction=self._junction,
+            at_ms=utc_ms,
+            source=source,
+            stage=self.target,
+            stage_ms=-1 if reached is None else now_ms - reached,
+            lamps="".join(state.lamp[0] for state in self._groups.values()),
+            ready_ms=[self.ready_in_ms(now_ms, stage) for stage in self.stages],
+            calls=sorted(self.calls),
+        )
 
     def restart(self, now_ms: int) -> None:
         """The lamps' history is unknown (the clock has jumped): every time starts anew."""

@@ -20,7 +20,7 @@ from aiokafka.errors import IllegalStateError, KafkaError
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
-from citybrain import log, topics
+from citybrain import log, plan_keys, topics
 from citybrain.city import City
 from citybrain.clock import Clock
 from citybrain.errors import BrokerError, CityBrainError
@@ -116,7 +116,7 @@ class Worker:
         self._city, self._settings, self._clock = city, settings, clock
         self._stages = {full_name(city.id, STAGES[name].topic): name for name in stages}
         self._fenced = frozenset(name for name, topic in TOPICS.items() if topic.compact)
-        self._outputs = Outputs(settings, city.id)
+        self._outputs = Outputs(settings, city.id, {"signal-plans": plan_keys.sealed(data)})
         self._metrics = metrics
         self.shells: dict[TP, Shell] = metrics.shells
         self._present: dict[TP, Present] = {}
@@ -237,7 +237,9 @@ class Worker:
             new = [p for p in sorted(assigned) if p.topic in self._stages and p not in self.shells]
             opened = await asyncio.gather(*(self._open(self._stages[p.topic], p) for p in new))
             self.shells.update(zip(new, opened, strict=True))
-            self._present.update({place: Present() for place in new})
+            self._present.update(
+                {p: Present(patience_ms=STAGES[self._stages[p.topic]].patience_ms) for p in new}
+            )
             self._settled.set()
             self._metrics.assigned = True
         except Exception as error:

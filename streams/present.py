@@ -18,6 +18,7 @@ class Present:
     """Since when one partition is up to date; None if it is not. Times are wall clock."""
 
     since_ms: int | None = None
+    patience_ms: int = PATIENCE_MS
 
     def judge(self, now_ms: int, behind: int | None, record_ms: int) -> bool:
         """Whether silence may be judged now.
@@ -30,4 +31,4 @@ class Present:
             self.since_ms = None
         elif self.since_ms is None:
             self.since_ms = now_ms
-        return self.since_ms is not None and now_ms - self.since_ms >= PATIENCE_MS
+        return self.since_ms is not None and now_ms - self.since_ms >= self.patience_ms

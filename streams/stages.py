@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from citybrain.city import City
 from citybrain.stage import Stage
+from citybrain.streams.present import PATIENCE_MS
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,12 +17,14 @@ class StageRow:
     """topic: the input log's short name. make: (city, partition) -> its stage.
 
     snapshot_ms: how often state is made durable at most; a stage that writes to compacted
-    topics shows its output only then.
+    topics shows its output only then. patience_ms: for how long everything must have been up to
+    date before its `tick` is called.
     """
 
     topic: str
     make: Callable[[City, int], Stage]
     snapshot_ms: int = 1_000
+    patience_ms: int = PATIENCE_MS
 
 
 def _rollup(city: City, partition: int) -> Stage:
@@ -42,9 +45,17 @@ def _analyse(city: City, partition: int) -> Stage:
     return Analyse(city, partition)
 
 
+def _signals(city: City, partition: int) -> Stage:
+    from citybrain.streams.signals import Signals
+
+    return Signals(city)
+
+
 STAGES: dict[str, StageRow] = {
     "rollup": StageRow("readings", _rollup),
     "analyse": StageRow("stats", _analyse),
     # People wait for what they have acknowledged to show.
     "alerting": StageRow("findings", _alerting, snapshot_ms=500),
+    # It judges nobody's silence, and traffic does not wait.
+    "signals": StageRow("detector-states", _signals, snapshot_ms=5_000, patience_ms=0),
 }

@@ -21,6 +21,7 @@ from citybrain.edge.tokens import Tokens
 from citybrain.errors import SetupError, UsageError
 from citybrain.kafka import KafkaSettings
 from citybrain.settings import Settings
+from citybrain.signal_log import GATEWAY
 from citybrain.up.supervisor import Child, command
 
 HOST = "127.0.0.1"
@@ -153,7 +154,7 @@ def _world_tokens(city: City, data: Path) -> None:
     path = data / "world" / "tokens.json"
     known: dict[str, str] = json.loads(path.read_text()) if path.is_file() else {}
     tokens = Tokens(data)
-    for gateway in sorted({sensor.gateway for sensor in city.sensors.values()}):
+    for gateway in sorted({GATEWAY, *(sensor.gateway for sensor in city.sensors.values())}):
         if gateway not in known or tokens.check(known[gateway]) is None:
             known[gateway] = tokens.add(gateway, "", wall_clock())
     path.parent.mkdir(parents=True, exist_ok=True)

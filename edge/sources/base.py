@@ -11,13 +11,15 @@ from citybrain.city import City
 from citybrain.clock import Clock
 from citybrain.edge.intake import Intake
 from citybrain.edge.metrics import EdgeMetrics
+from citybrain.edge.relay import Relay
 from citybrain.edge.tokens import Tokens
 from citybrain.process import Health
 
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What the agent lends a source. folder: the agent's own; config paths are beside it."""
+    """What the agent lends a source. folder: the agent's own; config paths are beside it.
+    relay: for signal controllers, None in a city without any."""
 
     city: City
     intake: Intake
@@ -27,6 +29,7 @@ class Context:
     folder: Path
     gateways: frozenset[str]
     health: Any
+    relay: Relay | None = None
 
 
 class Source(Protocol):

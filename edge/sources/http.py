@@ -1,4 +1,4 @@
-"""HTTP source: POST /readings, answered when the disk has them; GET /health.
+"""HTTP source: POST /readings, answered when the disk has them; POST /signals; GET /health.
 
 Bodies: one JSON reading or an array (application/json), one reading a line
 (application/x-ndjson), or Arrow (application/vnd.apache.arrow.stream). `?lane=backfill` for
@@ -29,6 +29,7 @@ from citybrain.edge.sources.base import Context, SourceConfig
 from citybrain.edge.spool import SpoolFull
 from citybrain.errors import InvalidInput, SetupError
 from citybrain.process import Health
+from citybrain.signal_log import GATEWAY, Orders
 
 _FORMS = {
     "": forms.JSON,
@@ -87,6 +88,7 @@ class HttpSource:
         """Serve until cancelled."""
         routes = [
             Route("/readings", self._readings, methods=["POST"]),
+            Route("/signals", self._signals, methods=["POST"]),
             Route("/health", self._health, methods=["GET"]),
         ]
         server = _Server(self._uvicorn(Starlette(routes=routes)))
@@ -160,7 +162,29 @@ class HttpSource:
             await self._discard(request)
             return _json(429, {"error": "full", "message": str(error)}, {"Retry-After": wait})
 
-    def _who(self, request: Request) -> tuple[str, str]:
+    async def _signals(self, request: Request) -> Response:
+        """A report of signal controllers in, plans out. `?after=` names the last one had."""
+        relay = self._context.relay
+        try:
+            gateway, _ = self._who(request, also=GATEWAY)
+            after = request.query_params.get("after", "0")
+            if gateway != GATEWAY or relay is None:
+                raise _Answer(403, "gateway", f"gateway {gateway!r} has no signal controllers")
+            if not after.isascii() or not after.isdigit():
+                raise _Answer(400, "after", f"after: {after!r} is not a number")
+            with self._holding() as hold:
+                return _json(200, await relay.exchange(await self._body(request, hold), int(after)))
+        except InvalidInput as error:
+            self._context.metrics.refused_requests.labels(error.reason).inc()
+            return _json(400, {"error": error.reason, "message": str(error)})
+        except _Answer as answer:
+            self._context.metrics.refused_requests.labels(answer.body["error"]).inc()
+            await self._discard(request)
+            return _json(answer.status, answer.body, answer.headers)
+        except SpoolFull as error:
+            return _json(429, {"error": "full", "message": str(error)})
+
+    def _who(self, request: Request, also: str = "") -> tuple[str, str]:
         """Gateway and (for a device's token) sensor of the one who asks."""
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
         certified = self._certified.get(tuple(request.client or ()))  # type: ignore[arg-type]  # (host, port)
@@ -180,7 +204,7 @@ class HttpSource:
                 401, "token", "expected the header Authorization: Bearer TOKEN",
                 WWW_Authenticate="Bearer",
             )  # fmt: skip
-        if gateway not in self._context.gateways:
+        if gateway != also and gateway not in self._context.gateways:
             raise _Answer(403, "gateway", f"gateway {gateway!r} does not belong to this agent")
         return gateway, sensor
 
@@ -266,7 +290,7 @@ class _Server(uvicorn.Server):
         yield
 
 
-def _json(status: int, content: Health | Outcome | dict[str, str],
+def _json(status: int, content: Health | Outcome | Orders | dict[str, str],
           headers: dict[str, str] | None = None) -> Response:  # fmt: skip
     return Response(msgspec.json.encode(content), status, headers, "application/json")
 

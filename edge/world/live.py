@@ -6,6 +6,7 @@ from contextlib import suppress
 import msgspec
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
+from citybrain import plan_keys
 from citybrain.city import City
 from citybrain.clock import Clock, wall_clock
 from citybrain.edge.world import schedule
@@ -14,8 +15,10 @@ from citybrain.edge.world.options import Options
 from citybrain.edge.world.past import PastProcess
 from citybrain.edge.world.post import Post
 from citybrain.edge.world.streets import INTERVAL_S
+from citybrain.edge.world.wire import Wire
 from citybrain.edge.world.world import World
 from citybrain.process import Health, running, stop_event
+from citybrain.signal_log import GATEWAY, Orders
 
 WARM_UP_S = 240
 # Entering the simulation takes about so long; the first report is of the interval that ends
@@ -44,7 +47,8 @@ class _Live:
         self._folder = Folder(options.data / "world")
         self._unsent = self._folder.path / "unsent.msgpack"
         gateways = sorted({s.gateway for s in city.sensors.values()})
-        tokens = self._folder.tokens(gateways, options.data, clock())
+        tokens = self._folder.tokens([*gateways, GATEWAY], options.data, clock())
+        signs = tokens.pop(GATEWAY)
         self._post = Post(options.edge, tokens, registry, clock=clock, mqtt=options.mqtt)
         self._begun_ms = clock()
         self._start_ms = self._begun_ms
@@ -52,6 +56,8 @@ class _Live:
             lived = max((end for _, end in self._folder.spans()), default=0)
             self._start_ms = max(lived, self._begun_ms - round(options.days * 86_400_000))
         self._world: World | None = None
+        self._key = plan_keys.key(options.data) if city.signals else b""
+        self._wire = Wire(options.edge, signs, self._hand, registry)
         self._reached = 0
         self._saved = 0
         self._spans: list[Span] = []
@@ -83,6 +89,7 @@ class _Live:
         """Enter, live, and leave so that a later run can go on."""
         self._post.take_up(self._unsent)
         sending = asyncio.create_task(self._post.run())
+        wired = asyncio.create_task(self._wire.run())
         past: PastProcess | None = None
         try:
             world = self._world = self._enter()
@@ -94,8 +101,9 @@ class _Live:
                 if world.second + 1 <= self._now_s():
                     self._second(world, first)
                     await asyncio.sleep(0)
-                    if sending.done():
-                        sending.result()
+                    for task in (sending, wired):
+                        if task.done():
+                            task.result()
                 else:
                     wait = (world.second + 1 - self._now_s()) / self._options.speed
                     with suppress(TimeoutError):
@@ -105,9 +113,10 @@ class _Live:
                 past.end()
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._post.drained(), FAREWELL_S)
-            sending.cancel()
-            with suppress(asyncio.CancelledError):
-                await sending
+            for task in (sending, wired):
+                task.cancel()
+                with suppress(asyncio.CancelledError):
+                    await task
             self._post.leave(self._unsent)
             write(self._folder.path / "sent.json", msgspec.to_builtins(self._post.counts))
             if self._world:
@@ -126,7 +135,10 @@ class _Live:
         saved = self._folder.state(last) if first - GO_ON_S <= last <= first else None
         state, second = saved or (None, first - WARM_UP_S)
         by_chance = self._options.given is None
-        world = World(self._city, self._options.seed, second, state=state, by_chance=by_chance)
+        world = World(
+            self._city, self._options.seed, second, state=state, by_chance=by_chance,
+            signals_key=self._key,
+        )  # fmt: skip
         while world.second < first:
             world.step()
         events = self._options.given
@@ -136,6 +148,9 @@ class _Live:
         else:
             events = schedule.opening(self._options.seed, (first + INTERVAL_S) * 1000, world.stage)
         world.plan_events(events)
+        if world.cabinets and self._options.speed <= 1:
+            # From here on plans come, issued by the clock of those who send them.
+            world.cabinets.utc = lambda second: self._clock()
         return world
 
     def _second(self, world: World, first: int) -> None:
@@ -143,6 +158,8 @@ class _Live:
         for gateway, readings in world.step().items():
             self._post.put(gateway, readings)
         self._steps.inc()
+        if world.cabinets:
+            self._wire.put(world.cabinets.report())
         now = self._reached = world.second
         if world.take_news():
             schedule.write(self._folder.path / "events.json", world.events)
@@ -154,6 +171,10 @@ class _Live:
             world.save(self._folder.state_file(now))
             self._folder.forget_state(self._saved)
             self._saved = now
+
+    def _hand(self, orders: Orders) -> None:
+        if self._world and self._world.cabinets:
+            self._world.cabinets.take(orders.plans)
 
     def _now_s(self) -> float:
         now = self._clock()

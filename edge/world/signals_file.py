@@ -4,7 +4,7 @@ import msgspec
 
 from citybrain.edge import junctions
 from citybrain.edge.world.network import network_file
-from citybrain.signals import Junction
+from citybrain.signals import Control, Junction
 
 
 def signals_file() -> str:
@@ -12,7 +12,12 @@ def signals_file() -> str:
     walkers' clearance from geometry, minimum greens, one cycle for the whole city."""
     found = junctions.read(network_file())
     head = "# Written by citybrain.edge.world.build. Source of the network: see NOTICE.\n\n"
-    return head + msgspec.toml.encode({"junction": [_row(j) for j in found]}).decode()
+    return (
+        head
+        + msgspec.toml.encode(
+            {"control": msgspec.to_builtins(Control()), "junction": [_row(j) for j in found]}
+        ).decode()
+    )
 
 
 def _row(junction: Junction) -> object:

@@ -5,9 +5,10 @@ a saved state fits wherever it is taken up again.
 """
 
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 from xml.sax.saxutils import quoteattr
 
@@ -20,11 +21,13 @@ from citybrain.edge.world.faults import Reading
 from citybrain.edge.world.memory import StreetsMemory
 from citybrain.edge.world.network import network_file
 from citybrain.edge.world.plan import Plan
+from citybrain.signals import Area, Control, Junction
 
 EPOCH_S = 1_767_225_600
 """2026-01-01 00:00 UTC."""
 
 INTERVAL_S = 10
+NO_JUNCTIONS: Mapping[str, Junction] = MappingProxyType({})
 NEAR_M = 200.0
 # The opposite of a gridlock that lasts for ever; a crash keeps its queue shorter than this.
 STANDSTILL_S = 900
@@ -45,9 +48,22 @@ class Totals:
 class Streets:
     """A running simulation. Close it before another one starts in this process."""
 
-    def __init__(self, plan: Plan, seed: int, second: int, state: Path | None = None) -> None:
-        """Start at a UTC second (a multiple of 10), or take up a state saved at that second."""
+    def __init__(
+        self,
+        plan: Plan,
+        seed: int,
+        second: int,
+        state: Path | None = None,
+        junctions: Mapping[str, Junction] = NO_JUNCTIONS,
+        control: Control | None = None,
+    ) -> None:
+        """Start at a UTC second (a multiple of 10), or take up a state saved at that second.
+
+        junctions: those whose detectors somebody wants to read; with their control.
+        """
         self._plan = plan
+        self._areas = [area for junction in junctions.values() for area in junction.areas]
+        self._control = control or Control()
         self._ways: dict[tuple[str, str, str], str | tuple[str, ...]] = {}
         self._loops = [(s, d) for s, d in plan.sensors.items() if d.lane]
         self._counters = [(s, d) for s, d in plan.sensors.items() if d.edge.startswith(":")]
@@ -70,7 +86,7 @@ class Streets:
         self._sumo: Any = libsumo
         with tempfile.TemporaryDirectory() as folder:
             extra = Path(folder) / "loops.add.xml"
-            extra.write_text(_loops_file(self._loops), encoding="utf-8")
+            extra.write_text(_loops_file(self._loops, self._areas, self._control), encoding="utf-8")
             options = [
                 "sumo", "-n", str(network), "-a", str(extra), "--begin", str(second - EPOCH_S),
                 "--seed", str(seed % 2**31), "--no-step-log", "--no-warnings",
@@ -83,6 +99,11 @@ class Streets:
                 options += ["--load-state", str(state)]
             libsumo.start(options)
         self._prefix = f"w{second}"
+
+    @property
+    def sumo(self) -> Any:
+        """The simulation itself, for those who look at it or drive its lamps."""
+        return self._sumo
 
     @property
     def second(self) -> int:
@@ -234,8 +255,8 @@ class Streets:
         return not allowed or "passenger" in allowed
 
 
-def _loops_file(loops: Sequence[tuple[str, Any]]) -> str:
-    """SUMO's additional file: the loops, and what kinds of vehicles there are."""
+def _loops_file(loops: Sequence[tuple[str, Any]], areas: Sequence[Area], control: Control) -> str:
+    """SUMO's additional file: loops, area detectors, and what kinds of vehicles there are."""
     lines = ["<additional>"]
     for name, facts in (
         ("car", 'vClass="passenger" speedDev="0.1" emissionClass="HBEFA3/PC_G_EU4"'),
@@ -247,5 +268,11 @@ def _loops_file(loops: Sequence[tuple[str, Any]]) -> str:
         lines.append(
             f"<inductionLoop id={quoteattr(sensor)} lane={quoteattr(device.lane)}"
             f' pos="{device.pos_m}" period="{INTERVAL_S}" file="NUL"/>'
+        )
+    for area in areas:
+        lines.append(
+            f"<laneAreaDetector id={quoteattr(area.id)} lane={quoteattr(area.lane)}"
+            f' pos="{area.begin_m}" endPos="{area.end_m}" friendlyPos="true"'
+            f' period="{control.detectors.interval_s}" file="NUL"/>'
         )
     return "\n".join([*lines, "</additional>"])

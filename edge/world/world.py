@@ -10,6 +10,7 @@ import numpy.typing as npt
 from msgspec.structs import replace
 
 from citybrain.city import City
+from citybrain.edge.cabinets import Cabinets
 from citybrain.edge.world.air import Air, Traffic
 from citybrain.edge.world.crashes import AHEAD_M
 from citybrain.edge.world.demand import Demand, Surge
@@ -33,7 +34,8 @@ class World:
     """A city's world from one second on. Same pack, seed, start and events: same readings.
 
     state: saved by `save` at that second. by_chance: events come by themselves; others are
-    given to `plan_events`. second: a multiple of ten, as detectors report.
+    given to `plan_events`. signals_key: of the plans that its signal controllers follow;
+    without it the simulator's own programs run. second: a multiple of ten, as detectors report.
     """
 
     def __init__(
@@ -44,6 +46,7 @@ class World:
         *,
         state: Path | None = None,
         by_chance: bool = True,
+        signals_key: bytes = b"",
     ) -> None:
         if second % INTERVAL_S:
             raise ValueError(f"second: {second} is not a multiple of {INTERVAL_S}")
@@ -63,7 +66,13 @@ class World:
         self._weather_ids, self._air_ids = [s.id for s in weather], [s.id for s in air]
         self._weather = Weather(seed, *self._places(self._weather_ids))
         self._over_air = Weather(seed, *self._places(self._air_ids))
-        self.streets = Streets(self.plan, seed, second, state)
+        junctions = city.signals if signals_key else {}
+        self.streets = Streets(self.plan, seed, second, state, junctions, city.signal_control)
+        self.cabinets: Cabinets | None = None
+        """The controllers at the street; without them the simulator's own programs run."""
+        if junctions:
+            sumo, control = self.streets.sumo, city.signal_control
+            self.cabinets = Cabinets(sumo, junctions, control, signals_key, seed, second)
         self._air = Air(seed, self.streets.box_lengths())
         if state is not None:
             self._take_up(memory_file(state))
@@ -128,6 +137,8 @@ class World:
         surges = [Surge(self.plan.stadium.edge, e.strength) for e in active if e.what == "surge"]
         trips = self._demand.trips(now, hour_of_day, free, surges)
         buses = now % BUS_HEADWAY_S == 0 and not 1.5 <= hour_of_day < 4.5
+        if self.cabinets:
+            self.cabinets.tick(now)
         self.streets.step(trips, buses)
         for event in active:
             waits = event.what == "crash" and not self.streets.crashes.happen(event, now)

@@ -54,7 +54,7 @@ class Decision:
 
 
 class Controller(Protocol):
-    """Decides for one junction. Deterministic: state changes by `decide` alone."""
+    """Decides for one junction. Keeps nothing: the same view gives the same decision."""
 
     def __init__(self, junction: Junction) -> None: ...
 

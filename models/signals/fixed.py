@@ -15,7 +15,11 @@ class Fixed:
 
     def decide(self, view: View) -> Decision:
         """The stage that the plan shows at this time."""
-        into = (view.now_ms - self._offset_ms) % self._cycle_ms
+        return self.at(view.now_ms)
+
+    def at(self, now_ms: int) -> Decision:
+        """The stage that the plan shows at a time."""
+        into = (now_ms - self._offset_ms) % self._cycle_ms
         for stage, length in self._steps:
             if into < length:
                 return Decision(stage, "local plan")

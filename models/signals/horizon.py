@@ -22,7 +22,6 @@ from citybrain.models.signals.timing import changeover_ms, useful_stages
 from citybrain.signals import Junction
 
 _BIN_S, _BINS = 3, 20  # the model's step and how many of them
-_EVERY_MS = 2_000  # between two decisions
 _HOLDS_S = (0, 3, 6, 9, 12, 15, 21, 27)  # "stay for so long" that are tried
 _MIN_GREEN_S, _MAX_GREEN_S = 5.0, 20  # of a stage in the model's plain rule
 _WORTH_S, _BUSY = 20.0, 4.0  # a stage is kept so long while a lane has so many to discharge
@@ -56,9 +55,6 @@ class Horizon:
             ]
         )
 
-        self._last = Decision("", "")
-        self._again_ms = 0
-
     def decide(self, view: View) -> Decision | None:
         """Stay for the minimum; then the first step of what waits least. None (the local plan)
         while most movements' detectors say nothing."""
@@ -67,11 +63,7 @@ class Horizon:
             return None
         if view.changing or view.stage_s < _MIN_GREEN_S:
             return Decision(view.stage, "minimum green")
-        if view.now_ms < self._again_ms and self._last.stage == view.stage:
-            return self._last
-        self._again_ms = view.now_ms + _EVERY_MS
-        self._last = self._decide(view)
-        return self._last
+        return self._decide(view)
 
     def _decide(self, view: View) -> Decision:
         forced = self._overdue(view)

@@ -7,10 +7,11 @@ the way takes, the vehicles at the stop line now and the arrivals of the next se
 """
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from citybrain.models import block
 from citybrain.models.signals.base import Row
 from citybrain.signals import DetectorState, Junction
 
@@ -22,6 +23,9 @@ _FLOW_MEMORY_S = 300.0  # over which the flow from beyond the detectors is smoot
 _FAR_M = 40.0  # from the stop line on, moving vehicles are arrivals and no dissolving queue
 _LEARN, _FORGET = 0.3, 0.03  # of a stop line's discharge, by detector state
 _SEEN = 0.8  # a discharge above this share of saturation counts as full: detectors miss some
+_STATE = (
+    "_drawn", "_seen", "_standing", "_at_ms", "flow", "queue", "coming", "room", "served", "age_s",
+)  # fmt: skip
 _DRAWN, _DRAWN_LEAST = 0.03, 0.02  # smoothing and floor of what a lane draws, vehicles a state
 
 
@@ -115,6 +119,20 @@ class Queues:
         age = np.where(self._at_ms < 0, np.nan, (now_ms - self._at_ms) / 1000)
         self.age_s = np.where(self._share > 0, age, -np.inf).max(axis=1, initial=-np.inf)
         self.room = 1.0 - self._exits @ np.minimum(filled, 1.0)
+
+    def arrays(self) -> tuple[dict[str, block.Array], list[int]]:
+        """The state: arrays, and the times of the lamps that are remembered."""
+        lamps = [row for _, row in self._open]
+        found: dict[str, block.Array] = {name: getattr(self, name) for name in _STATE}
+        found["open"] = np.array(lamps) if lamps else np.zeros((0, len(self._groups)))
+        return found, [at for at, _ in self._open]
+
+    def take_up(self, arrays: Mapping[str, block.Array], opened: Sequence[int]) -> None:
+        """Go on from `arrays`."""
+        for name in _STATE:
+            setattr(self, name, arrays[name])
+        self._open.clear()
+        self._open.extend(zip(opened, arrays["open"], strict=True))
 
     def _watch(self, states: Mapping[str, DetectorState]) -> None:
         """Learn from stop lines where vehicles stood in green for a whole interval: whatever is

@@ -1,0 +1,178 @@
+"""The signals stage: one log of reports and ticks in, plans for every junction out.
+
+At each tick every junction is decided for by the controller that the pack names. A plan is
+told when it is another one than before, and again before it runs out: if no more come, for
+whatever reason, the junction's arbiter goes back to its local plan by itself.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+import msgspec
+
+from citybrain import findings, signal_log
+from citybrain.city import City
+from citybrain.errors import InvalidInput
+from citybrain.findings import DeadLetter
+from citybrain.models.signals.site import Site
+from citybrain.signal_log import Detections, Notice, PriorityRequest, Report, Tick
+from citybrain.signals import DetectorState, Plan
+from citybrain.stage import Out, Record
+
+VERSION = 1
+PLAN_MS = 10_000
+"""How long a plan is valid: with the arbiter's patience, this is how late the local plan takes
+over when nobody decides any more."""
+AGAIN_MS = 4_000
+"""A plan that stays the same is told again after so long."""
+TICK_MS = 1_000
+
+
+class Head(msgspec.Struct, kw_only=True):
+    """The small part of the state. told: junction -> when its last plan was told, and it."""
+
+    version: int = VERSION
+    at_ms: int
+    told: dict[str, tuple[int, str, str]]
+    counts: dict[str, int]
+
+
+class Signals:
+    """Deterministic: see `citybrain/stage.py`."""
+
+    def __init__(self, city: City) -> None:
+        self._sites = {
+            junction.id: Site(junction, city.signal_control.controller)
+            for junction in city.signals.values()
+        }
+        self._owner = {area.id: j.id for j in city.signals.values() for area in j.areas}
+        self._at_ms = 0
+        self._told: dict[str, tuple[int, str, str]] = {}
+        self._counts: Counter[str] = Counter()
+        self._dirty: set[str] = set()
+
+    def apply(self, record: Record) -> Sequence[Out]:
+        """Take one record of the signals log."""
+        try:
+            entry = signal_log.decode(record.value)
+            match entry:
+                case Tick(at_ms=at_ms):
+                    return self._decide(at_ms)
+                case Report():
+                    self._report(entry)
+                case Notice() | PriorityRequest():
+                    self._counts["unheeded"] += 1
+        except InvalidInput as error:
+            return [self._dead_letter(record, error)]
+        return []
+
+    def tick(self, now_ms: int) -> Sequence[Out]:
+        """Ask for a decision, once a second, where somebody waits for one."""
+        if not self._sites or now_ms - self._at_ms < TICK_MS // 2:
+            return []
+        heard = max((s.shown.at_ms for s in self._sites.values() if s.shown), default=0)
+        if now_ms - heard > PLAN_MS:
+            return []  # no controller says anything: there is nobody to decide for
+        return [Out("detector-states", signal_log.encode(Tick(at_ms=now_ms)), partition=0)]
+
+    def changed(self) -> Mapping[str, bytes]:
+        """The head, and every junction that a record has changed."""
+        head = Head(at_ms=self._at_ms, told=self._told, counts=dict(self._counts))
+        blocks = {f"site/{name}": self._sites[name].pack() for name in sorted(self._dirty)}
+        self._dirty.clear()
+        return blocks | {"head": msgspec.json.encode(head)}
+
+    def restore(self, blocks: Mapping[str, bytes]) -> None:
+        """Go on from saved blocks; junctions that the pack no longer has are passed over.
+
+        Raises InvalidInput for a version that is not known.
+        """
+        try:
+            head = msgspec.json.decode(blocks["head"], type=Head)
+        except (msgspec.MsgspecError, KeyError) as error:
+            raise InvalidInput("snapshot", f"signals: {error!r}") from error
+        if head.version != VERSION:
+            raise InvalidInput("version", f"signals snapshot: {head.version}, not {VERSION}")
+        self._at_ms, self._told = head.at_ms, head.told
+        self._counts = Counter(head.counts)
+        for name, site in self._sites.items():
+            if f"site/{name}" in blocks:
+                site.take_up(blocks[f"site/{name}"])
+
+    def counts(self) -> Mapping[str, int]:
+        """No readings come here."""
+        return {}
+
+    def facts(self) -> dict[str, int | None]:
+        """What was taken and told since the beginning; the watermark is the last tick."""
+        return {"watermark_ms": self._at_ms or None, **self._counts}
+
+    def _report(self, report: Report) -> None:
+        self._counts["reports"] += 1
+        for refusal in report.refusals:
+            self._counts[f"refused {refusal.rule}"] += 1
+        for shown in report.shown:
+            site = self._sites.get(shown.junction)
+            if site is None:
+                raise InvalidInput("junction", f"junction: {shown.junction!r} is not in the pack")
+            site.see(shown)
+            self._dirty.add(shown.junction)
+        for detections in report.detections:
+            self._learn(detections)
+
+    def _learn(self, told: Detections) -> None:
+        columns = (told.detectors, told.passed, told.present, told.waiting)
+        if len({len(column) for column in columns}) != 1:
+            raise InvalidInput("columns", "detections: columns are of different lengths")
+        by_site: dict[str, dict[str, DetectorState]] = {}
+        for name, passed, present, waiting in zip(*columns, strict=True):
+            owner = self._owner.get(name)
+            if owner is None:
+                raise InvalidInput("detector", f"detector: {name!r} is not in the pack")
+            by_site.setdefault(owner, {})[name] = DetectorState(
+                detector=name, at_ms=told.at_ms, expires_ms=told.expires_ms, passed=passed,
+                occupancy=0.0, present=present, waiting=waiting,
+            )  # fmt: skip
+        for owner, states in by_site.items():
+            self._sites[owner].learn(states)
+            self._dirty.add(owner)
+
+    def _decide(self, at_ms: int) -> list[Out]:
+        if at_ms <= self._at_ms:
+            return []  # somebody's who was still ticking when we took over
+        self._at_ms = at_ms
+        self._counts["ticks"] += 1
+        outs = []
+        for name, site in self._sites.items():
+            decision = site.decide(at_ms)
+            self._dirty.add(name)
+            if decision is None:
+                self._counts["left to the local plan"] += 1
+                continue
+            since, stage, _ = self._told.get(name, (0, "", ""))
+            if stage == decision.stage and at_ms - since < AGAIN_MS:
+                continue
+            self._told[name] = (at_ms, decision.stage, decision.why)
+            outs.append(self._plan(name, at_ms, decision.stage, decision.why))
+        self._counts["plans"] += len(outs)
+        return outs
+
+    def _plan(self, junction: str, at_ms: int, stage: str, why: str) -> Out:
+        """An adaptive plan. Its number is its time: it grows, and is known again in a replay."""
+        plan = Plan(
+            junction=junction, sequence=at_ms, issued_ms=at_ms, expires_ms=at_ms + PLAN_MS,
+            source="adaptive", stage=stage, why=why,
+        )  # fmt: skip
+        return Out("signal-plans", msgspec.json.encode(plan), junction.encode())
+
+    def _dead_letter(self, record: Record, error: InvalidInput) -> Out:
+        self._counts["dead_lettered"] += 1
+        letter = DeadLetter(
+            id=f"{record.topic}/{record.partition}/{record.offset}",
+            step="signals",
+            reason=error.reason,
+            message=str(error),
+            at_ms=record.timestamp_ms,
+            original=record.value,
+        )
+        return Out("dead-letter", findings.encode(letter), letter.id.encode())
