@@ -123,12 +123,75 @@ class Degraded(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     missed: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.05
 
 
+class Response(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What an alert of one cause changes at the junctions around its place.
+
+    out_of, into: factors on how much waiting counts for movements that come from, or lead to,
+    the alert's link. hold: movements that lead nowhere else are not opened (but for the longest
+    red). walkers: the factor for people on foot, where the alert is of a zone or the city.
+    zh, en: the reason, as the plan states it.
+    """
+
+    cause: str
+    zh: str
+    en: str
+    out_of: Annotated[float, msgspec.Meta(gt=0, le=10)] = 1.0
+    into: Annotated[float, msgspec.Meta(gt=0, le=10)] = 1.0
+    hold: bool = False
+    walkers: Annotated[float, msgspec.Meta(gt=0, le=10)] = 1.0
+
+
+RESPONSES = (
+    Response(
+        cause="incident", out_of=2.0, into=0.3,
+        zh="前方疑似交通事件:疏散其排队,减少驶入",
+        en="possible incident: its queue is cleared, fewer are let in",
+    ),
+    Response(
+        cause="congestion", out_of=1.5, into=0.7,
+        zh="道路拥堵:优先放行驶出,减少驶入",
+        en="congestion: leaving it counts more, entering it less",
+    ),
+    Response(
+        cause="traffic-anomaly", out_of=1.5,
+        zh="车流激增:该方向优先放行",
+        en="a surge of traffic: its direction counts more",
+    ),
+    Response(
+        cause="flood", out_of=2.0, into=0.2, hold=True,
+        zh="道路积水:不再放行驶入",
+        en="a flooded road: nobody is let in",
+    ),
+    Response(cause="crowd", walkers=3.0, zh="人流聚集:行人优先", en="a crowd: walkers count more"),
+    Response(
+        cause="cloudburst", walkers=2.0,
+        zh="短时强降水:缩短行人等候", en="a cloudburst: walkers wait less",
+    ),
+    Response(
+        cause="rainstorm", walkers=2.0,
+        zh="暴雨:缩短行人等候", en="a rainstorm: walkers wait less",
+    ),
+)  # fmt: skip
+"""What a pack's alerts change if its signals.toml says nothing else."""
+
+
 class Control(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How a city's signals are controlled. controller: a name of the controllers' registry.
-    detectors: how far a simulated city's detectors are from the truth."""
+    detectors: how far a simulated city's detectors are from the truth. responses: what alerts
+    change, by cause."""
 
     controller: str = "horizon"
     detectors: Degraded = Degraded()
+    responses: tuple[Response, ...] = RESPONSES
+
+
+class Because(msgspec.Struct, frozen=True, kw_only=True):
+    """An alert that a plan reacts to, and how, for people."""
+
+    alert: str
+    cause: str
+    zh: str
+    en: str
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True, tag="plan", tag_field="type"):
@@ -136,7 +199,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, tag="plan", tag_field="typ
 
     sequence grows with each plan of a source for a junction, so that a replayed one is known.
     source: who asks; the arbiter ranks operator > emergency > priority > adaptive > local.
-    why: what the plan reacts to, for people. mac: HMAC-SHA256 over the record without it.
+    why, why_zh: what the decision rests on, for people. because: alerts that changed it.
+    mac: HMAC-SHA256 over the record without it.
     """
 
     version: int = VERSION
@@ -147,6 +211,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, tag="plan", tag_field="typ
     source: Literal["operator", "emergency", "priority", "adaptive"]
     stage: str
     why: str
+    why_zh: str = ""
+    because: list[Because] = []
     mac: str = ""
 
 

@@ -11,7 +11,7 @@ from itertools import groupby
 
 import msgspec
 
-from citybrain import findings, stats
+from citybrain import findings, signal_log, stats
 from citybrain.alerts import Alert
 from citybrain.casebook import KEEP_MS, Case, Shelf
 from citybrain.changes import CURRENT_PACK, Changes
@@ -274,6 +274,9 @@ class Alerting:
         outs: list[Out] = []
         for alert in records:
             outs.append(Out("alerts", msgspec.json.encode(alert), alert.id.encode()))
+            if self._city.signals:
+                notice = signal_log.encode(signal_log.Notice(alert=alert))
+                outs.append(Out("detector-states", notice, alert.id.encode(), partition=0))
             rule = self._life.rules.get(alert.rule)
             dependent = rule is not None and rule.parent != ""
             outs += map(_outward, self._outbox.take(alert, dependent, self._life.now_ms))

@@ -11,12 +11,15 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from citybrain import findings, signal_log
+from citybrain.alerts import Alert
 from citybrain.city import City
 from citybrain.errors import InvalidInput
 from citybrain.findings import DeadLetter
+from citybrain.models.signals.base import Decision
+from citybrain.models.signals.responses import Effects, Responder
 from citybrain.models.signals.site import Site
 from citybrain.signal_log import Detections, Notice, PriorityRequest, Report, Tick
-from citybrain.signals import DetectorState, Plan
+from citybrain.signals import Because, DetectorState, Plan
 from citybrain.stage import Out, Record
 
 VERSION = 1
@@ -26,14 +29,17 @@ over when nobody decides any more."""
 AGAIN_MS = 4_000
 """A plan that stays the same is told again after so long."""
 TICK_MS = 1_000
+OVER_KEPT = 500
 
 
 class Head(msgspec.Struct, kw_only=True):
-    """The small part of the state. told: junction -> when its last plan was told, and it."""
+    """The small part of the state. told: junction -> when its last plan was told, its stage,
+    and its reasons. alerts: by id."""
 
     version: int = VERSION
     at_ms: int
-    told: dict[str, tuple[int, str, str]]
+    told: dict[str, tuple[int, str, list[Because]]]
+    alerts: dict[str, Alert]
     counts: dict[str, int]
 
 
@@ -45,9 +51,16 @@ class Signals:
             junction.id: Site(junction, city.signal_control.controller)
             for junction in city.signals.values()
         }
+        zones = {link.id: link.zone for link in city.links.values()}
+        self._responders = {
+            junction.id: Responder(junction, city.signal_control, zones)
+            for junction in city.signals.values()
+        }
+        self._alerts: dict[str, Alert] = {}
+        self._effects: dict[str, Effects] = dict.fromkeys(self._sites, Effects())
         self._owner = {area.id: j.id for j in city.signals.values() for area in j.areas}
         self._at_ms = 0
-        self._told: dict[str, tuple[int, str, str]] = {}
+        self._told: dict[str, tuple[int, str, list[Because]]] = {}
         self._counts: Counter[str] = Counter()
         self._dirty: set[str] = set()
 
@@ -60,7 +73,9 @@ class Signals:
                     return self._decide(at_ms)
                 case Report():
                     self._report(entry)
-                case Notice() | PriorityRequest():
+                case Notice(alert=alert):
+                    self._notice(alert)
+                case PriorityRequest():
                     self._counts["unheeded"] += 1
         except InvalidInput as error:
             return [self._dead_letter(record, error)]
@@ -77,7 +92,9 @@ class Signals:
 
     def changed(self) -> Mapping[str, bytes]:
         """The head, and every junction that a record has changed."""
-        head = Head(at_ms=self._at_ms, told=self._told, counts=dict(self._counts))
+        head = Head(
+            at_ms=self._at_ms, told=self._told, alerts=self._alerts, counts=dict(self._counts)
+        )
         blocks = {f"site/{name}": self._sites[name].pack() for name in sorted(self._dirty)}
         self._dirty.clear()
         return blocks | {"head": msgspec.json.encode(head)}
@@ -95,6 +112,8 @@ class Signals:
             raise InvalidInput("version", f"signals snapshot: {head.version}, not {VERSION}")
         self._at_ms, self._told = head.at_ms, head.told
         self._counts = Counter(head.counts)
+        self._alerts = head.alerts
+        self._weigh()
         for name, site in self._sites.items():
             if f"site/{name}" in blocks:
                 site.take_up(blocks[f"site/{name}"])
@@ -137,6 +156,25 @@ class Signals:
             self._sites[owner].learn(states)
             self._dirty.add(owner)
 
+    def _notice(self, alert: Alert) -> None:
+        """The latest revision of an alert counts, as long as it is active."""
+        self._counts["notices"] += 1
+        before = self._alerts.get(alert.id)
+        if before is not None and before.revision >= alert.revision:
+            return
+        self._alerts.pop(alert.id, None)
+        self._alerts[alert.id] = alert
+        # Those that are over are remembered for a while: an old revision may be told again.
+        over = [name for name, one in self._alerts.items() if not _counts(one)]
+        for name in over[:-OVER_KEPT]:
+            del self._alerts[name]
+        self._weigh()
+
+    def _weigh(self) -> None:
+        """What all active alerts together change, at each junction."""
+        alerts = [one for _, one in sorted(self._alerts.items()) if _counts(one)]
+        self._effects = {name: one.effects(alerts) for name, one in self._responders.items()}
+
     def _decide(self, at_ms: int) -> list[Out]:
         if at_ms <= self._at_ms:
             return []  # somebody's who was still ticking when we took over
@@ -144,24 +182,27 @@ class Signals:
         self._counts["ticks"] += 1
         outs = []
         for name, site in self._sites.items():
-            decision = site.decide(at_ms)
+            effects = self._effects[name]
+            decision = site.decide(at_ms, effects.weight, frozenset(effects.blocked))
             self._dirty.add(name)
             if decision is None:
                 self._counts["left to the local plan"] += 1
                 continue
-            since, stage, _ = self._told.get(name, (0, "", ""))
-            if stage == decision.stage and at_ms - since < AGAIN_MS:
+            since, stage, because = self._told.get(name, (0, "", []))
+            same = stage == decision.stage and because == effects.because
+            if same and at_ms - since < AGAIN_MS:
                 continue
-            self._told[name] = (at_ms, decision.stage, decision.why)
-            outs.append(self._plan(name, at_ms, decision.stage, decision.why))
+            self._told[name] = (at_ms, decision.stage, effects.because)
+            outs.append(self._plan(name, at_ms, decision, effects.because))
         self._counts["plans"] += len(outs)
         return outs
 
-    def _plan(self, junction: str, at_ms: int, stage: str, why: str) -> Out:
+    def _plan(self, junction: str, at_ms: int, decision: Decision, because: list[Because]) -> Out:
         """An adaptive plan. Its number is its time: it grows, and is known again in a replay."""
         plan = Plan(
             junction=junction, sequence=at_ms, issued_ms=at_ms, expires_ms=at_ms + PLAN_MS,
-            source="adaptive", stage=stage, why=why,
+            source="adaptive", stage=decision.stage, why=decision.why, why_zh=decision.why_zh,
+            because=because,
         )  # fmt: skip
         return Out("signal-plans", msgspec.json.encode(plan), junction.encode())
 
@@ -176,3 +217,8 @@ class Signals:
             original=record.value,
         )
         return Out("dead-letter", findings.encode(letter), letter.id.encode())
+
+
+def _counts(alert: Alert) -> bool:
+    """Whether somebody should still react to it."""
+    return alert.active and not alert.shelved_until_ms

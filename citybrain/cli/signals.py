@@ -1,4 +1,4 @@
-"""`citybrain signals`: signal controllers, tried out on a simulator."""
+"""`citybrain signals`: what junctions show and why; controllers tried out on a simulator."""
 
 import sys
 import tempfile
@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from citybrain.cli.connection import BrokerOption, CityOption, DataOption, JsonOption
 from citybrain.cli.output import print_json, print_table
 from citybrain.errors import UsageError
 
@@ -16,7 +17,7 @@ app = typer.Typer(no_args_is_help=True)
 
 @app.callback()
 def _signals() -> None:
-    """Signal controllers."""
+    """What junctions show and why; controllers tried out on a simulator."""
 
 
 @app.command()
@@ -107,6 +108,62 @@ def bench(
             [d.one, d.other, f"{d.mean_s:+.1f}", f"{d.half_s:.1f}", f"{d.percent:+.1f}"]
             for d in apart
         ],
+    )
+
+
+@app.command()
+def show(
+    junction: Annotated[
+        str, typer.Argument(help="Id of a junction, or its beginning; all of them without.")
+    ] = "",
+    city: CityOption = None,
+    data: DataOption = None,
+    broker: BrokerOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """What junctions show now, who decides there, and why."""
+    import asyncio
+
+    from citybrain.cli.connection import connect
+    from citybrain.clock import wall_clock
+    from citybrain.signal_state import read, words
+
+    here = connect(city, data, broker)
+    known = [one for name, one in here.city.signals.items() if name.startswith(junction)]
+    if not known:
+        raise UsageError(f"junction: {junction!r} is none of {sorted(here.city.signals)}")
+    states = asyncio.run(read(here.kafka, here.city.id, known))
+    if as_json:
+        print_json(states)
+        return
+    for state in states:
+        for line in words(state, here.city.signals[state.junction], wall_clock()):
+            print(line)
+
+
+@app.command()
+def refused(
+    last: Annotated[int, typer.Option(min=1, help="So many at most, the newest.")] = 20,
+    city: CityOption = None,
+    data: DataOption = None,
+    broker: BrokerOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Plans and changes of lamps that arbiters and interlocks turned down, and why."""
+    import asyncio
+
+    from citybrain.cli.connection import connect
+    from citybrain.clock import shown
+    from citybrain.dead_letters import by, letters
+
+    here = connect(city, data, broker)
+    found = asyncio.run(letters(here.kafka, here.city.id, by((), step="arbiter")))[-last:]
+    if as_json:
+        print_json(found)
+        return
+    print_table(
+        ["time", "rule", "what"],
+        [[shown(one.at_ms, here.city.zone_info), one.reason, one.message] for one in found],
     )
 
 

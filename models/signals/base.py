@@ -47,10 +47,11 @@ class View:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """A stage to go to or stay in, and why, in words for an engineer."""
+    """A stage to go to or stay in, and why, in English and Chinese, for an engineer."""
 
     stage: str
     why: str
+    why_zh: str = ""
 
 
 class Controller(Protocol):

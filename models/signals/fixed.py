@@ -22,6 +22,6 @@ class Fixed:
         into = (now_ms - self._offset_ms) % self._cycle_ms
         for stage, length in self._steps:
             if into < length:
-                return Decision(stage, "local plan")
+                return Decision(stage, "local plan", "本地方案")
             into -= length
         raise AssertionError("a cycle is the sum of its steps")

@@ -62,7 +62,7 @@ class Horizon:
         if blind.sum() > len(blind) / 2:
             return None
         if view.changing or view.stage_s < _MIN_GREEN_S:
-            return Decision(view.stage, "minimum green")
+            return Decision(view.stage, "minimum green", "最短绿灯")
         return self._decide(view)
 
     def _decide(self, view: View) -> Decision:
@@ -71,25 +71,36 @@ class Horizon:
             return forced
         ready = np.array([view.ready_s(name) for name in self._names])
         if view.stage not in self._names:
-            return Decision(self._names[int(np.argmin(ready))], "a stage that opens more")
+            return Decision(
+                self._names[int(np.argmin(ready))],
+                "a stage that opens more",
+                "切换到放行更多的相位",
+            )
         now = self._names.index(view.stage)
         if view.stage_s < _WORTH_S and self._flowing(view, now) >= _BUSY:
-            return Decision(view.stage, "its change is not yet worth another")
+            return Decision(view.stage, "a queue still leaves", "排队仍在驶离")
         allowed = [
             k for k, opens in enumerate(self._opens)
             if k != now and not any(self._moves[m] in view.blocked for m in np.flatnonzero(opens))
         ]  # fmt: skip
         if not allowed:
-            return Decision(view.stage, "nothing else may open")
+            return Decision(view.stage, "nothing else may open", "其他相位不可放行")
         holds = np.repeat(_HOLDS_S, len(allowed))
         nexts = np.tile(allowed, len(_HOLDS_S))
         cost = self._rollout(view, now, holds, nexts, ready)
         best = int(np.argmin(cost))
-        if holds[best] > 0:
-            return Decision(view.stage, f"{holds[best]} s more: {cost[best]:.0f} vehicle seconds")
         stay = cost[holds > 0].min()
+        if holds[best] == 0 and cost[best] >= stay:
+            best = int(np.argmin(np.where(holds > 0, cost, np.inf)))  # nothing to gain: no change
+        if holds[best] > 0:
+            return Decision(
+                view.stage,
+                f"{holds[best]} s more: {cost[best]:.0f} vehicle seconds",
+                f"延长 {holds[best]} 秒:预计 {cost[best]:.0f} 车·秒",
+            )
         why = f"{cost[best]:.0f} vehicle seconds, staying {stay:.0f}"
-        return Decision(self._names[int(nexts[best])], why)
+        why_zh = f"切换:预计 {cost[best]:.0f} 车·秒,保持 {stay:.0f}"
+        return Decision(self._names[int(nexts[best])], why, why_zh)
 
     def _flowing(self, view: View, now: int) -> float:
         """Vehicles that stand before open lamps of the stage and can leave, a lane's worth."""
@@ -105,7 +116,10 @@ class Horizon:
             return None
         fit = [k for k in range(len(self._names)) if self._opens[k, worst]]
         k = max(fit, key=lambda k: (float((view.queue * self._opens[k]).sum()), -k))
-        return Decision(self._names[k], f"{self._moves[worst]} red for {red[worst]:.0f} s")
+        group, lasted = self._moves[worst], f"{red[worst]:.0f}"
+        return Decision(
+            self._names[k], f"{group} red for {lasted} s", f"{group} 红灯已 {lasted} 秒"
+        )
 
     def _rollout(self, view: View, now: int, holds: Row, nexts: Row, ready: Row) -> Row:
         """Vehicle seconds of waiting by candidate, over the horizon."""

@@ -25,7 +25,7 @@ class MaxPressure:
     def decide(self, view: View) -> Decision | None:
         """Stay for the minimum; then the stage with the most pressure."""
         if view.changing or view.stage_s < self.MIN_S:
-            return Decision(view.stage, "minimum green")
+            return Decision(view.stage, "minimum green", "最短绿灯")
         pressure = (view.queue + view.coming[:, :12].sum(axis=1)) * view.room
         weight = {stage: float(pressure[served].sum()) for stage, served in self._served.items()}
         if view.stage in weight:
@@ -33,6 +33,6 @@ class MaxPressure:
         worst = int(np.argmax(view.red_s))
         waiting = [stage for stage, served in self._served.items() if served[worst]]
         if waiting and view.red_s[worst] > self.MAX_RED_S:
-            return Decision(max(waiting, key=lambda s: weight[s]), "red for too long")
+            return Decision(max(waiting, key=lambda s: weight[s]), "red for too long", "红灯过长")
         best = max(weight, key=lambda s: (weight[s], s == view.stage))
-        return Decision(best, f"pressure {weight[best]:.1f}")
+        return Decision(best, f"pressure {weight[best]:.1f}", f"排队压力 {weight[best]:.1f}")

@@ -33,10 +33,11 @@ class _Kept(msgspec.Struct, kw_only=True):
     """The part of a site's state that is not arrays."""
 
     shown: Shown | None
-    decision: tuple[str, str] | None
+    decision: tuple[str, str, str] | None
     again_ms: int
     through_ms: int
     opened: list[int]
+    arrived: list[DetectorState]
 
 
 class Site:
@@ -133,10 +134,11 @@ class Site:
         last = self._decision
         kept = _Kept(
             shown=self.shown,
-            decision=(last.stage, last.why) if last else None,
+            decision=(last.stage, last.why, last.why_zh) if last else None,
             again_ms=self._again_ms,
             through_ms=self._through_ms,
             opened=opened,
+            arrived=list(self._arrived.values()),
         )
         return block.pack(kept, arrays)
 
@@ -147,6 +149,7 @@ class Site:
             raise InvalidInput("snapshot", f"junction {self.junction.id}: other movements")
         self._red_since, self._waiting_since = arrays["red_since"], arrays["waiting_since"]
         self._queues.take_up(arrays, kept.opened)
+        self._arrived = {state.detector: state for state in kept.arrived}
         self.shown = kept.shown
         self._decision = Decision(*kept.decision) if kept.decision else None
         self._again_ms, self._through_ms = kept.again_ms, kept.through_ms
