@@ -77,6 +77,21 @@ class Demotion(msgspec.Struct, frozen=True, kw_only=True, tag="demotion", tag_fi
     best: str
 
 
-Record = Fit | Scoreboard | Demotion
+class Overdue(msgspec.Struct, frozen=True, kw_only=True, tag="overdue", tag_field="type"):
+    """A window came for which the model of a midnight should be there, and it was not.
+
+    Key `overdue/<shard>/<kind>`. due_ms: that midnight; at_ms: start of the window. The model
+    of before, `digest`, goes on being used. Over when a `Fit` of that midnight is there.
+    """
+
+    version: int = VERSION
+    shard: str
+    kind: str
+    digest: str
+    due_ms: int
+    at_ms: int
+
+
+Record = Fit | Scoreboard | Demotion | Overdue
 decoder = msgspec.json.Decoder(Record)
 """Reads any record of the models log."""

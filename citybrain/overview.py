@@ -57,7 +57,7 @@ class Alerts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Model(msgspec.Struct, frozen=True, kw_only=True):
-    """A fitted model in use."""
+    """A fitted model in use. overdue: its shard has told windows that wait for a newer one."""
 
     shard: str
     kind: str
@@ -65,6 +65,7 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     digest: str
     sensors: int
     fitted_ms: int
+    overdue: bool = False
 
 
 class Broker(msgspec.Struct, frozen=True, kw_only=True):
@@ -219,10 +220,14 @@ def _alerts(known: Sequence[Alert]) -> Alerts:
 
 def _models(values: Iterable[bytes]) -> list[Model]:
     records = [fits.decoder.decode(value) for value in values]
+    due = {
+        (late.shard, late.kind): late.due_ms for late in records if isinstance(late, fits.Overdue)
+    }
     return [
         Model(
             shard=fit.shard, kind=fit.kind, forecaster=fit.forecaster, digest=fit.digest,
             sensors=fit.sensors, fitted_ms=fit.at_ms,
+            overdue=due.get((fit.shard, fit.kind), -1) > fit.until_ms,
         )
         for fit in records
         if isinstance(fit, fits.Fit)

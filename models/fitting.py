@@ -1,7 +1,6 @@
 """Fitting: windows of history in, a model's bytes out. The same rows give the same bytes.
 
-When: at each local midnight, once the history that a baseline needs is there (`boundaries`).
-The live fitter and a replay follow the same rule, so both use the same models.
+When, and from when on a model is used, is in `models.schedule`.
 """
 
 from collections.abc import Mapping
@@ -61,11 +60,12 @@ def rows(
 ) -> Rows:
     """Lay loose rows out on a grid. sensor: index into `names`, below 0 is left out.
 
-    Where a window stands twice the later row counts (a higher revision).
+    Where a window stands twice the later row counts (a higher revision). Windows without a
+    value are no rows: the grid is the same whether or not a log tells them.
     """
     step = kind.analysed_ms
     since = until_ms - horizon_of_history_ms(step)
-    keep = (sensor >= 0) & (start_ms >= since) & (start_ms + step <= until_ms)
+    keep = (sensor >= 0) & (start_ms >= since) & (start_ms + step <= until_ms) & ~np.isnan(value)
     if not keep.any():
         none = np.zeros(0, dtype=np.int64)
         return Rows(step, none, names, np.zeros((0, len(names))))

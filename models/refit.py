@@ -1,5 +1,5 @@
-"""Fitting along a statistics log, as a replay does it: at each local midnight, from what the
-log itself has said so far."""
+"""Fitting along a statistics log, as a replay does it: by the rules of `models.schedule`, from
+what the log itself has said so far."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -11,6 +11,7 @@ from citybrain.columns import Roster
 from citybrain.models import fitting
 from citybrain.models.block import Array
 from citybrain.models.daytime import Daytime
+from citybrain.models.schedule import Day, day_of
 from citybrain.models.seen import window_value
 from citybrain.stats import Effective, Stats
 
@@ -26,7 +27,7 @@ class Refits:
         self._city = city
         self._daytime = Daytime(city.zone_info, city.calendar)
         self._rows: dict[tuple[str, str], list[tuple[int, Array]]] = defaultdict(list)
-        self._day: dict[tuple[str, str], int] = {}
+        self._day: dict[tuple[str, str], Day] = {}
         self._names: dict[tuple[str, str], tuple[str, ...]] = {}
         self._places: dict[tuple[Roster, tuple[str, ...]], Array] = {}
 
@@ -60,11 +61,11 @@ class Refits:
         return self._places[key]
 
     def _due(self, key: tuple[str, str], start_ms: int) -> Sequence[Effective]:
-        midnight = self._daytime.midnight(start_ms)
         before = self._day.get(key)
-        self._day[key] = midnight
-        if before is None or midnight <= before:
+        day = self._day[key] = day_of(start_ms, before, self._daytime)
+        if before is None or day is before:
             return ()
+        midnight = day.midnight_ms
         shard, name = key
         kind = self._city.kinds[name]
         oldest = midnight - fitting.horizon_of_history_ms(kind.analysed_ms)
@@ -79,4 +80,5 @@ class Refits:
             midnight,
         )
         parts = fitting.fit(history, self._city, kind, midnight)
-        return fitting.effective(shard, name, parts, midnight) if parts else ()
+        since = day.effective_ms(kind.analysed_ms)
+        return fitting.effective(shard, name, parts, since) if parts else ()

@@ -1,15 +1,26 @@
-"""When a model is fitted anew: at each local midnight, and sooner while history still grows."""
+"""When a model is fitted, and from which window on it is used: by the log alone.
+
+    local midnight      first window     first + lead
+    |....... (a hole) ..|................|
+    ^ models of what    ^ all that ended ^ windows that start here
+      ended by here       is known: fit    use the model
+
+Every local midnight that a log passes has its model (once there is enough history). A live
+fitter and a replay follow this rule, so both use the same models from the same windows. One
+thing comes from outside: days that are filled in afterwards, through the backfill lane. They
+are worth a fit of their own, at a full hour, which is used as soon as it is there; a recording
+has no such lane, and so no such fit.
+"""
 
 from dataclasses import dataclass
 
-import numpy as np
+import msgspec
 
 from citybrain.kinds import HOUR
 from citybrain.models.daytime import Daytime
-from citybrain.models.fitting import Rows, enough
 
 GROWN = 1.5
-"""A history that has grown by half (a backfill has come in) is worth a fit before midnight."""
+"""A history that a backfill has made larger by half is worth a fit before midnight."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,20 +31,23 @@ class Fitted:
     rows: int
 
 
-def due_until(history: Rows, last: Fitted | None, daytime: Daytime) -> int | None:
-    """Until when to fit now, None for not yet. `history`: all that is known.
+class Day(msgspec.Struct, frozen=True):
+    """The last local midnight that a kind's windows have passed, and the first window after it."""
 
-    The first fit comes as soon as there is enough, on what had ended at the last full hour;
-    then one for each midnight, and one at a full hour when there is half as much again.
-    """
-    if not len(history.start_ms):
-        return None
-    now = int(history.start_ms[-1]) + history.step_ms
-    hour, midnight = now // HOUR * HOUR, daytime.midnight(now)
-    if last is not None and last.until_ms < midnight:
-        return midnight
-    known = history.until(hour)
-    if last is None:
-        return hour if enough(known, daytime) else None
-    rows = int((~np.isnan(known.value)).sum())
-    return hour if hour > last.until_ms and rows >= GROWN * last.rows else None
+    midnight_ms: int
+    first_ms: int
+
+    def effective_ms(self, step_ms: int) -> int:
+        """Windows of `step_ms` that start here or later use the model of this midnight."""
+        return self.first_ms + max(HOUR, 2 * step_ms)
+
+
+def day_of(start_ms: int, before: Day | None, daytime: Daytime) -> Day:
+    """The day of a window that starts at `start_ms`; `before`: that of the window before."""
+    midnight = daytime.midnight(start_ms)
+    return before if before and midnight <= before.midnight_ms else Day(midnight, start_ms)
+
+
+def early(rows: int, backfilled: int, last: Fitted | None) -> bool:
+    """Whether a backfill is worth a fit now. rows: what is known, with `backfilled` of it."""
+    return backfilled > 0 and (last is None or rows >= GROWN * last.rows)

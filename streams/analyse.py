@@ -6,7 +6,8 @@
   what progress has already promised. Progress is promised when the rollup stage says that its
   watermark has `Passed` a time, which it does behind the windows that closed there. So a kind
   with long windows never holds back one with short ones.
-* A model is used from the first window that starts at or after its `from_ms`.
+* A model is used from the first window that starts at or after its `from_ms`. If the one of the
+  last midnight is not there by then, the stage says so and goes on with what it has.
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,6 +29,7 @@ from citybrain.models.daytime import Daytime
 from citybrain.models.detectors.base import Axis
 from citybrain.models.links import Links
 from citybrain.models.outlook import Outlook
+from citybrain.models.schedule import Day, day_of
 from citybrain.models.seen import Seen
 from citybrain.models.series import Records, Series
 from citybrain.models.watch import Verdict, Watch
@@ -48,6 +50,8 @@ class _Core(msgspec.Struct):
     last_ms: dict[str, int] = {}
     settings: dict[str, float | str | bool] = {}
     counts: dict[str, int] = {}
+    days: dict[str, Day] = {}
+    overdue: dict[str, int] = {}
 
 
 class _Names(msgspec.Struct, frozen=True):
@@ -99,7 +103,7 @@ class Analyse:
         return ()
 
     def counts(self) -> Mapping[str, int]:
-        """Windows taken, passed over (repeats, revisions), findings, link states."""
+        """Windows taken or passed over (repeats, revisions), findings, forecasts, models."""
         return dict(self._core.counts)
 
     def _take(self, entry: stats.Decoded) -> list[Out]:
@@ -133,13 +137,14 @@ class Analyse:
         analysed = head.window_ms == series.kind.analysed_ms
         if analysed and series.switch(head.start_ms):
             self._switched(series)
+        late = self._overdue(series, head) if analysed else []
         seen = series.with_usual(series.lay_out(message, self._parked(series.axis.names)))
         outs: list[tuple[str, Seen, list[Verdict]]] = []
         for (rule, kind), watch in self._watches.items():
             if kind == head.kind and watch.detector.takes(head.window_ms):
                 outs.append((rule, seen, watch.take(seen)))
                 self._dirty.add(f"watch/{rule}/{kind}")
-        said = self._flow(seen, outs) if head.window_ms == series.kind.pane_ms else []
+        said = late + (self._flow(seen, outs) if head.window_ms == series.kind.pane_ms else [])
         if analysed and head.kind in self._outlooks:
             said += self._look_ahead(seen, head, series)
         return said + self._findings(outs, message, seen.end_ms)
@@ -159,6 +164,20 @@ class Analyse:
         if seen.end_ms % HOUR == 0 and outlook.sums.any():
             outs.append(wording.scoreboard(outlook, head, seen.end_ms, model))
         return outs
+
+    def _overdue(self, series: Series, head: StatsHead) -> list[Out]:
+        """Say once for each midnight that its model is not there when it should be."""
+        core, name, model = self._core, head.kind, series.model
+        day = core.days[name] = day_of(head.start_ms, core.days.get(name), series.axis.daytime)
+        if model is None or model.head.until_ms >= day.midnight_ms:
+            return []
+        if head.start_ms < day.effective_ms(head.window_ms):
+            return []
+        if core.overdue.get(name) == day.midnight_ms:
+            return []
+        core.overdue[name] = day.midnight_ms
+        self._count("models_overdue")
+        return [wording.overdue(head, day.midnight_ms, model)]
 
     def _switched(self, series: Series) -> None:
         """A model takes effect: whoever works with it begins with what it says."""

@@ -3,7 +3,9 @@
 Fitting takes seconds of a core, which an agent's loop does not have. A model goes into its
 shard's statistics partition (`Effective`) and into the models topic (`Fit`) in one Kafka
 transaction, under an id that fences off a second fitter of the same city. What was fitted is
-read back from the models topic at the start, so a restart fits nothing twice.
+read back from the models topic at the start, so a restart fits nothing twice. When it fits,
+and from when on a model is used, is in `models.schedule`; where it comes too late for that,
+the model is used from the next window, and the stage says that it is overdue until then.
 """
 
 import asyncio
@@ -22,14 +24,14 @@ from citybrain import fits, log, stats
 from citybrain.city import City
 from citybrain.clock import wall_clock
 from citybrain.errors import BrokerError
-from citybrain.fits import Fit, Scoreboard
+from citybrain.fits import Fit, Overdue, Scoreboard
 from citybrain.kafka import KafkaSettings, consumer_arguments, producer_arguments, started
-from citybrain.kinds import DAY
+from citybrain.kinds import DAY, HOUR
 from citybrain.models import fit, fitting
 from citybrain.models.baseline import MIN_VISITS
 from citybrain.models.daytime import Daytime
 from citybrain.models.fitting import Rows
-from citybrain.models.schedule import Fitted, due_until
+from citybrain.models.schedule import Fitted, early
 from citybrain.process import Health, running, stop_event
 from citybrain.stats import Effective
 from citybrain.streams import fitrows
@@ -56,6 +58,10 @@ class Metrics:
             "citybrain_fitter_fitted_until_timestamp_seconds",
             "Event time until which the newest model of a kind was fitted.", ["kind"],
             registry=registry,
+        )  # fmt: skip
+        self.overdue = Gauge(
+            "citybrain_fitter_overdue_models",
+            "Shards whose windows wait for a newer model of a kind.", ["kind"], registry=registry,
         )  # fmt: skip
         labels = ["kind", "horizon_seconds", "regime"]
         self.coverage = Gauge(
@@ -94,10 +100,12 @@ class Metrics:
 
 @dataclass(slots=True)
 class _Look:
-    """When a kind's history was last looked at, and how much it was."""
+    """When a kind of a shard was last looked at: rows of the kind then, whether they have grown
+    since, and the midnight for which it is settled whether there is a model."""
 
-    rows: int
-    midnight_ms: int
+    rows: int = 0
+    grown: bool = False
+    midnight_ms: int = -1
 
 
 class Fitter:
@@ -108,7 +116,8 @@ class Fitter:
         self.progress_ms = 0
         self._history, self._city, self._metrics = history, city, metrics
         self._daytime = Daytime(city.zone_info, city.calendar)
-        self._looks: dict[str, _Look] = {}
+        self._looks: dict[Key, _Look] = {}
+        self._overdue: dict[Key, int] = {}
 
     def learn(self, record: fits.Record) -> None:
         """A record of the models topic."""
@@ -117,6 +126,15 @@ class Fitter:
             self._metrics.until.labels(record.kind).set(record.until_ms / 1000)
         elif isinstance(record, Scoreboard):
             self._metrics.scored(record)
+        elif isinstance(record, Overdue):
+            self._overdue[record.shard, record.kind] = record.due_ms
+        if isinstance(record, Fit | Overdue):
+            waiting = [
+                key for key, due_ms in self._overdue.items()
+                if key[1] == record.kind and (key not in self.known
+                                              or self.known[key].until_ms < due_ms)
+            ]  # fmt: skip
+            self._metrics.overdue.labels(record.kind).set(len(waiting))
 
     def worth_a_look(self) -> list[Key]:
         """Shards and kinds that may be due: a midnight has passed, or history has grown."""
@@ -125,30 +143,49 @@ class Fitter:
             if kind not in self._city.kinds or now.newest_ms - now.oldest_ms < _LEAST_SPAN_MS:
                 continue
             midnight = self._daytime.midnight(now.newest_ms)
-            look = self._looks.get(kind)
-            if look and midnight <= look.midnight_ms and now.rows < _WORTH_A_LOOK * look.rows:
-                continue
-            self._looks[kind] = _Look(now.rows, midnight)
-            shards = (s for s in self._city.shards if self._city.roster(s, kind))
-            keys += [(shard, kind) for shard in shards]
+            for shard in self._city.shards:
+                if not self._city.roster(shard, kind):
+                    continue
+                look = self._looks.setdefault((shard, kind), _Look())
+                if now.rows >= _WORTH_A_LOOK * look.rows:
+                    look.rows, look.grown = now.rows, True
+                if look.grown or look.midnight_ms < midnight:
+                    keys.append((shard, kind))
         return keys
 
     def fit(self, shard: str, kind: str) -> tuple[Fit, list[Effective]] | None:
         """The model that is due, None if none is. Takes seconds: call it beside the loop."""
-        history = fitrows.load(self._history, self._city, shard, kind)
-        until = due_until(history, self.known.get((shard, kind)), self._daytime)
-        if until is None:
+        told = fitrows.told(self._history, self._city, shard, kind, self._daytime)
+        if told is None:
             return None
-        row = self._city.kinds[kind]
-        parts = fitting.fit(history, self._city, row, until)
-        if not parts:
+        newest, day = told
+        last, step = self.known.get((shard, kind)), self._city.kinds[kind].analysed_ms
+        look = self._looks.setdefault((shard, kind), _Look())
+        if look.midnight_ms < day.midnight_ms:
+            look.midnight_ms = until = day.midnight_ms
+            if last is None or last.until_ms < until:
+                history, _ = fitrows.load(self._history, self._city, shard, kind, until)
+                done = self._fitted(shard, kind, history, until, day.effective_ms(step))
+                if done is not None:
+                    return done
+        hour = (newest + step) // HOUR * HOUR
+        grown, look.grown = look.grown, False
+        if not grown or (last is not None and hour <= last.until_ms):
+            return None
+        history, backfilled = fitrows.load(self._history, self._city, shard, kind, hour)
+        if not early(int((~np.isnan(history.value)).sum()), backfilled, last):
             return None
         # Two windows after the newest that history has: about when the stage reads it.
-        from_ms = int(history.start_ms[-1]) + 3 * row.analysed_ms
-        known = history.until(until)
-        return _record(shard, kind, parts, known, until, from_ms), fitting.effective(
-            shard, kind, parts, from_ms
-        )
+        return self._fitted(shard, kind, history, hour, newest + 3 * step)
+
+    def _fitted(
+        self, shard: str, kind: str, history: Rows, until_ms: int, from_ms: int
+    ) -> tuple[Fit, list[Effective]] | None:
+        parts = fitting.fit(history, self._city, self._city.kinds[kind], until_ms)
+        if not parts:
+            return None
+        record = _record(shard, kind, parts, history, until_ms, from_ms)
+        return record, fitting.effective(shard, kind, parts, from_ms)
 
 
 def _record(
@@ -175,8 +212,12 @@ async def run(
     data: Path,
     port: int = 0,
     stop: asyncio.Event | None = None,
+    every_s: float = EVERY_S,
 ) -> None:
-    """Fit and publish until `stop` (SIGTERM, SIGINT). Raises BrokerError, SetupError."""
+    """Fit and publish until `stop` (SIGTERM, SIGINT); every_s: pause between two looks.
+
+    Raises BrokerError, SetupError.
+    """
     registry = CollectorRegistry()
     metrics = Metrics(registry)
     fitter = Fitter(data / "history", city, metrics)
@@ -207,7 +248,7 @@ async def run(
                 settings,
             )
             try:
-                await _work(consumer, producer, city, fitter, metrics, stop)
+                await _work(consumer, producer, city, fitter, metrics, stop, every_s)
             except ProducerFenced as error:
                 raise BrokerError(f"fitter: another fitter of {city.id} has taken over") from error
             finally:
@@ -223,6 +264,7 @@ async def _work(
     fitter: Fitter,
     metrics: Metrics,
     stop: asyncio.Event,
+    every_s: float,
 ) -> None:
     models = TopicPartition(full_name(city.id, "models"), 0)
     consumer.assign([models])
@@ -247,7 +289,7 @@ async def _work(
                 until_ms=done[0].until_ms, from_ms=done[0].from_ms,
             )  # fmt: skip
         try:
-            await asyncio.wait_for(stop.wait(), EVERY_S)
+            await asyncio.wait_for(stop.wait(), every_s)
         except TimeoutError:
             continue
 

@@ -7,7 +7,7 @@ from citybrain import forecasts
 from citybrain.city import City
 from citybrain.columns import Roster
 from citybrain.findings import Finding, LinkState, Place, Window
-from citybrain.fits import Demotion, Scoreboard
+from citybrain.fits import Demotion, Overdue, Scoreboard
 from citybrain.forecasts import Forecast, ForecastHead
 from citybrain.models.fit import Model
 from citybrain.models.forecast import conformal
@@ -134,6 +134,14 @@ def demotion(change: Change, head: StatsHead, at_ms: int, model: Model) -> Out:
         best=change.best,
     )
     return _model_record(f"demotion/{head.shard}/{head.kind}/{change.horizon_ms}", record)
+
+
+def overdue(head: StatsHead, due_ms: int, model: Model) -> Out:
+    """A model that should be in use at this window is not there."""
+    record = Overdue(
+        shard=head.shard, kind=head.kind, digest=model.digest, due_ms=due_ms, at_ms=head.start_ms
+    )
+    return _model_record(f"overdue/{head.shard}/{head.kind}", record)
 
 
 def scoreboard(outlook: Outlook, head: StatsHead, at_ms: int, model: Model) -> Out:

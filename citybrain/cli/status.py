@@ -95,7 +95,14 @@ def _show(seen: "Overview", zone: "tzinfo") -> None:
         print_table(
             ("shard", "kind", "forecaster", "sensors", "model", "fitted"),
             (
-                (m.shard, m.kind, m.forecaster, m.sensors, m.digest[:12], shown(m.fitted_ms, zone))
+                (
+                    m.shard,
+                    m.kind,
+                    m.forecaster,
+                    m.sensors,
+                    m.digest[:12],
+                    shown(m.fitted_ms, zone) + (", the next is overdue" if m.overdue else ""),
+                )
                 for m in seen.models
             ),
         )

@@ -19,7 +19,7 @@ from citybrain.fits import Fit
 from citybrain.history.rows import closed
 from citybrain.history.store import Store
 from citybrain.kafka import consumer_arguments
-from citybrain.kinds import DAY, MINUTE
+from citybrain.kinds import DAY, HOUR, MINUTE
 from citybrain.models import fit
 from citybrain.models.daytime import Daytime
 from citybrain.process import living
@@ -116,9 +116,10 @@ async def test_history_becomes_a_model_in_the_log_once(
     assert isinstance(told, Fit)
     assert [p.digest for p in parts] == [told.digest]
     assert fit.digest([p.body for p in parts]) == told.digest
-    assert (told.shard, told.kind, told.sensors, told.rows) == ("north", "vehicle_count", 2, 3456)
-    assert told.until_ms == MONDAY
-    assert told.from_ms == parts[0].from_ms > MONDAY
+    midnight = MONDAY - 8 * HOUR  # in Shanghai
+    assert (told.shard, told.kind, told.sensors, told.rows) == ("north", "vehicle_count", 2, 3264)
+    assert told.until_ms == midnight
+    assert told.from_ms == parts[0].from_ms == midnight + HOUR
     model = fit.read([p.body for p in parts], NAMES)
     noon = MONDAY + 6 * 60 * MINUTE
     start = np.array([noon], dtype=np.int64)

@@ -147,6 +147,23 @@ def test_a_model_is_used_from_its_first_window_and_not_before() -> None:
     assert min(f.head.issued_ms for f in forecast_of(outs)) == MONDAY + 2 * HOUR + STEP
 
 
+def test_a_model_that_does_not_come_in_time_is_said_to_be_overdue_and_used_when_it_comes() -> None:
+    tuesday = MONDAY + 16 * HOUR  # local midnight
+    late = effective(fitting.fit(counts(4), CITY, KIND, MONDAY - HOUR), from_ms=tuesday + HOUR)
+    log = Log()
+    live = day(log, hours=20, stop=(0, 0))
+    here = len(PARTS) + (18 * HOUR) // STEP
+    records = live[:here] + [log.record(r) for r in late] + live[here:]
+    outs = played(records)
+    told = [r for r in model_records(outs) if isinstance(r, fits.Overdue)]
+    assert [(r.due_ms, r.at_ms, r.digest) for r in told] == [
+        (tuesday, tuesday + HOUR, fit.digest(PARTS))
+    ]
+    since = {f.head.model: f.head.issued_ms for f in reversed(forecast_of(outs))}
+    assert since[f"network@{late[0].digest}"] == MONDAY + 18 * HOUR + STEP
+    assert played(records) == outs
+
+
 def test_a_crash_anywhere_changes_nothing_with_a_model_either(outs: list[Out]) -> None:
     for cut in (0, 1, 2, 40, 97, 101, 130):
         stage, blocks, again = Analyse(CITY, 0), dict[str, bytes](), []
