@@ -1,13 +1,13 @@
-"""Commands to the writer of alerts: build one, send it, wait for what became of it.
+"""Commands to the writers of state: build one, send it, wait for what became of it.
 
-The command line and the centre use the same `Commander`. A command that is not in the log by
-its `expires_ms` does nothing; one that is in the log takes effect even if nobody waits for
-the answer any more.
+A command that is not in the log by its `expires_ms` does nothing; one that is in the log takes
+effect even if nobody waits for the answer any more.
 """
 
 import asyncio
 import getpass
 import uuid
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -16,20 +16,26 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
 from citybrain import findings
+from citybrain.command_kinds import topic_of
 from citybrain.contents import partitions
-from citybrain.errors import NoAnswer, Refused, UsageError
-from citybrain.findings import Command, CommandResult
+from citybrain.errors import BrokerError, NoAnswer, Refused, UsageError
+from citybrain.findings import CommandBase, CommandResult
 from citybrain.kafka import (
     KafkaSettings,
     consumer_arguments,
     producer_arguments,
     started,
+    stopped,
     unreachable,
 )
 from citybrain.topics import full_name
 
 ANSWER_MS = 15_000
 """How long a command is worth something, and how long is waited for its answer."""
+
+STORE_MS = 5_000
+"""So long a command may take into the log before the broker counts as away."""
+REMEMBERED = 2_000
 
 _C = TypeVar("_C", bound=msgspec.Struct)
 
@@ -61,15 +67,74 @@ def demand(result: CommandResult) -> CommandResult:
     raise Refused(result.why or "the command reached the log too late; send it again")
 
 
+class Answers:
+    """What became of commands: the last `REMEMBERED` of them, and who waits for one."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, CommandResult] = {}
+        self._waiting: dict[str, asyncio.Future[CommandResult]] = {}
+
+    def get(self, command_id: str) -> CommandResult | None:
+        """The answer to a command, None if there is none yet or it was long ago."""
+        return self._known.get(command_id)
+
+    def take(self, result: CommandResult) -> None:
+        """An answer has come."""
+        self._known.pop(result.id, None)
+        self._known[result.id] = result
+        if len(self._known) > REMEMBERED:
+            del self._known[next(iter(self._known))]
+        waiting = self._waiting.pop(result.id, None)
+        if waiting and not waiting.done():
+            waiting.set_result(result)
+
+    def expect(self, command_id: str) -> "asyncio.Future[CommandResult]":
+        """The answer that will come. Whoever else waits for the same one gets it as well."""
+        known = self._waiting.get(command_id)
+        if known is None or known.done():
+            known = self._waiting[command_id] = asyncio.get_running_loop().create_future()
+            if len(self._waiting) > REMEMBERED:
+                self._waiting.pop(next(iter(self._waiting))).cancel()
+        return known
+
+    def fail(self, error: Exception) -> None:
+        """No more answers will come."""
+        for waiting in self._waiting.values():
+            if not waiting.done():
+                waiting.set_exception(error)
+                waiting.exception()  # seen, even if the one who asked has gone
+        self._waiting.clear()
+
+
+async def store(
+    producer: AIOKafkaProducer, settings: KafkaSettings, city: str, order: CommandBase
+) -> None:
+    """Write a command into the log of the stage that carries it out.
+
+    Raises BrokerError if it was not acknowledged in `STORE_MS`; it may get there later.
+    """
+    topic = full_name(city, topic_of(order))
+    told = producer.send_and_wait(topic, findings.encode(order), key=order.id.encode(), partition=0)
+    try:
+        await asyncio.wait_for(told, STORE_MS / 1000)
+    except TimeoutError as error:
+        raise BrokerError(
+            f"broker: {settings.bootstrap} has not taken the command within"
+            f" {STORE_MS // 1000} s; it still takes effect if it gets there before its end"
+        ) from error
+    except (KafkaError, OSError) as error:
+        raise unreachable(settings, error) from error
+
+
 class Commander:
-    """Sends commands to a city's alerting stage and hands each its answer.
+    """Sends commands to a city's stages and hands each its answer.
 
     An asynchronous context manager; any number of commands may be on their way at once.
     """
 
     def __init__(self, settings: KafkaSettings, city: str) -> None:
         self._settings, self._city = settings, city
-        self._waiting: dict[str, asyncio.Future[CommandResult]] = {}
+        self._answers = Answers()
         self._producer: AIOKafkaProducer | None = None
         self._consumer: AIOKafkaConsumer | None = None
         self._reading: asyncio.Task[None] | None = None
@@ -100,49 +165,38 @@ class Commander:
             self._reading.cancel()
             await asyncio.gather(self._reading, return_exceptions=True)
         if self._producer:
-            await self._producer.stop()
+            await stopped(self._producer)
         if self._consumer:
             await self._consumer.stop()
 
-    async def send(self, order: Command, timeout_ms: int = ANSWER_MS) -> CommandResult:
+    async def send(self, order: CommandBase, timeout_ms: int = ANSWER_MS) -> CommandResult:
         """Send a command and wait for its answer.
 
         Raises NoAnswer if none comes in time, BrokerError if it cannot be sent.
         """
         if self._producer is None:
             raise UsageError("commander: used outside of its context")
-        answer = asyncio.get_running_loop().create_future()
-        self._waiting[order.id] = answer
-        topic = full_name(self._city, "findings")
+        answer = self._answers.expect(order.id)
+        await store(self._producer, self._settings, self._city, order)
         try:
-            await self._producer.send_and_wait(
-                topic, findings.encode(order), key=order.id.encode(), partition=0
-            )
-            return await asyncio.wait_for(answer, timeout_ms / 1000)
+            return await asyncio.wait_for(asyncio.shield(answer), timeout_ms / 1000)
         except TimeoutError as error:
             raise NoAnswer(
-                f"no answer within {timeout_ms / 1000:.0f} s: is a worker running the alerting"
-                f" stage of {self._city}? The command is in the log, and the next one takes it"
+                f"no answer within {timeout_ms / 1000:.0f} s: is a worker running the stage of"
+                f" {self._city} that takes it? The command is in the log, and the next one does"
             ) from error
-        except (KafkaError, OSError) as error:
-            raise unreachable(self._settings, error) from error
-        finally:
-            del self._waiting[order.id]
 
     async def _read(self, consumer: AIOKafkaConsumer) -> None:
         try:
             async for record in consumer:
-                result = msgspec.json.decode(record.value, type=CommandResult)
-                answer = self._waiting.get(result.id)
-                if answer and not answer.done():
-                    answer.set_result(result)
+                self._answers.take(msgspec.json.decode(record.value, type=CommandResult))
         except KafkaError as error:
-            for answer in self._waiting.values():
-                if not answer.done():
-                    answer.set_exception(unreachable(self._settings, error))
+            self._answers.fail(unreachable(self._settings, error))
 
 
-def send_all(settings: KafkaSettings, city: str, orders: list[Command]) -> list[CommandResult]:
+def send_all(
+    settings: KafkaSettings, city: str, orders: Sequence[CommandBase]
+) -> list[CommandResult]:
     """Send commands together and wait for all answers, from code that is not asynchronous."""
 
     async def run() -> list[CommandResult]:

@@ -92,7 +92,7 @@ class LeaveOutShard(
     at_ms: int
 
 
-class _Command(msgspec.Struct, frozen=True, kw_only=True):
+class CommandBase(msgspec.Struct, frozen=True, kw_only=True):
     """What every command says: who asks, when, and until when it may still be done."""
 
     version: int = VERSION
@@ -102,21 +102,21 @@ class _Command(msgspec.Struct, frozen=True, kw_only=True):
     expires_ms: int
 
 
-class Acknowledge(_Command, frozen=True, kw_only=True, tag="acknowledge", tag_field="type"):
+class Acknowledge(CommandBase, frozen=True, kw_only=True, tag="acknowledge", tag_field="type"):
     """Somebody has seen an alert and says so, for everybody."""
 
     alert: str
     comment: str = ""
 
 
-class Assign(_Command, frozen=True, kw_only=True, tag="assign", tag_field="type"):
+class Assign(CommandBase, frozen=True, kw_only=True, tag="assign", tag_field="type"):
     """The alert is this person's to deal with; "" gives it back."""
 
     alert: str
     assignee: str
 
 
-class Shelve(_Command, frozen=True, kw_only=True, tag="shelve", tag_field="type"):
+class Shelve(CommandBase, frozen=True, kw_only=True, tag="shelve", tag_field="type"):
     """Out of the way until a stated end, for a stated reason; until_ms = 0 takes it back."""
 
     alert: str
@@ -124,7 +124,7 @@ class Shelve(_Command, frozen=True, kw_only=True, tag="shelve", tag_field="type"
     reason: str
 
 
-class SetThreshold(_Command, frozen=True, kw_only=True, tag="set-threshold", tag_field="type"):
+class SetThreshold(CommandBase, frozen=True, kw_only=True, tag="set-threshold", tag_field="type"):
     """Change one number of one rule of the pack."""
 
     rule: str
@@ -132,7 +132,9 @@ class SetThreshold(_Command, frozen=True, kw_only=True, tag="set-threshold", tag
     value: float
 
 
-class SetMaintenance(_Command, frozen=True, kw_only=True, tag="set-maintenance", tag_field="type"):
+class SetMaintenance(
+    CommandBase, frozen=True, kw_only=True, tag="set-maintenance", tag_field="type"
+):
     """A sensor is being worked on until a stated event time; until_ms = 0 ends it."""
 
     sensor: str

@@ -27,6 +27,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "world": ("citybrain.cli.world:world", "Run a built-in city's simulated world."),
     "alert": ("citybrain.cli.alert:app", "List, acknowledge, assign, shelve alerts."),
     "rule": ("citybrain.cli.rule:app", "Show the rules; change a threshold."),
+    "token": ("citybrain.cli.token:app", "Who may give commands over HTTP."),
     "outbox": ("citybrain.cli.outbox:outbox", "Tell webhooks of new and worse alerts."),
     "dead-letter": ("citybrain.cli.dead_letter:app", "List, show, retry refused input."),
     "signals": ("citybrain.cli.signals:app", "Compare signal controllers on a simulator."),

@@ -58,7 +58,12 @@ async def run(settings: Settings, options: Options, seconds: float | None) -> Re
                     for child in plan.children:
                         await keeper.start(child)
                     if await _page(plan, keeper, stop):
-                        print(f"{city.en}: {plan.page}", file=sys.stderr, flush=True)
+                        print(
+                            f"{city.en}: {plan.page}\nCommands over HTTP take a token:"
+                            f" citybrain token show --data {settings.data}",
+                            file=sys.stderr,
+                            flush=True,
+                        )
                         with suppress(TimeoutError):
                             await asyncio.wait_for(stop.wait(), _left(began, seconds))
                     lasted = time.monotonic() - began

@@ -14,13 +14,15 @@ from aiokafka.errors import KafkaError
 from citybrain import findings, forecasts, log, stats
 from citybrain.accounts import Account
 from citybrain.alerts import Alert
+from citybrain.changes import CURRENT_PACK
 from citybrain.clock import Clock
 from citybrain.columns import Rosters
+from citybrain.commands import Answers
 from citybrain.dashboards.centre.alert_view import AlertView
 from citybrain.dashboards.centre.metrics import CentreMetrics
 from citybrain.dashboards.centre.state import CityState
 from citybrain.errors import JSON_ERRORS, BrokerError, InvalidInput
-from citybrain.findings import LinkState
+from citybrain.findings import CommandResult, LinkState
 from citybrain.fits import decoder as fits_decoder
 from citybrain.kafka import KafkaSettings, consumer_arguments, started
 from citybrain.kinds import HOUR
@@ -32,7 +34,10 @@ QUIET_POLLS = 8
 """Empty polls after which a partition's end counts as reached (its last record may be a mark
 of a transaction, which is never handed out)."""
 
-READ = ("accounts", "models", "alerts", "link-states", "findings", "forecasts", "stats")
+READ = (
+    "accounts", "models", "packs", "alerts", "link-states", "findings", "forecasts", "stats",
+    "command-results",
+)  # fmt: skip
 
 _T = TypeVar("_T", bound=msgspec.Struct)
 _logger = log.get(__name__)
@@ -47,12 +52,14 @@ class Feed:
         state: CityState,
         alerts: AlertView,
         metrics: CentreMetrics,
+        answers: Answers,
         clock: Clock,
     ) -> None:
         self._kafka = kafka
         self._state = state
         self._alerts = alerts
         self._metrics = metrics
+        self._answers = answers
         self._clock = clock
         self._rosters = Rosters()
         self._short = {full_name(state.city.id, name): name for name in READ}
@@ -172,6 +179,12 @@ class Feed:
                 alert = _decode(value, Alert)
                 if state.take_alert(alert):
                     self._alerts.put(alert)
+            case "command-results":
+                self._answers.take(_decode(value, CommandResult))
+            case "packs":
+                rules = stats.decode(value, self._rosters)
+                if key == CURRENT_PACK and isinstance(rules, stats.Rules):
+                    state.take_rules(rules)
             case "models":
                 try:
                     state.take_fit(fits_decoder.decode(value))

@@ -15,7 +15,9 @@ from prometheus_client import CollectorRegistry
 from citybrain import log
 from citybrain.city import City
 from citybrain.clock import Clock
+from citybrain.commands import Answers
 from citybrain.dashboards.centre.alert_view import AlertView
+from citybrain.dashboards.centre.desk import Desk
 from citybrain.dashboards.centre.feed import Feed
 from citybrain.dashboards.centre.metrics import CentreMetrics
 from citybrain.dashboards.centre.ring import Ring
@@ -25,6 +27,7 @@ from citybrain.dashboards.centre.state import CityState
 from citybrain.dashboards.prometheus.targets import write_targets
 from citybrain.errors import SetupError
 from citybrain.kafka import KafkaSettings
+from citybrain.people import People, owner_name
 from citybrain.process import Health, running, stop_event
 
 FLUSH_S = 0.4
@@ -69,7 +72,11 @@ async def serve(
     metrics = CentreMetrics(registry)
     state = CityState(city)
     alerts = AlertView(data / "centre" / "alerts.sqlite")
-    feed = Feed(kafka, state, alerts, metrics, clock)
+    answers = Answers()
+    feed = Feed(kafka, state, alerts, metrics, answers, clock)
+    desk = Desk(kafka, city.id, answers, clock)
+    people = People(data)
+    people.owner_token(owner_name(), clock())
     ring = Ring(secrets.token_hex(4))
     metrics.watch_alerts(state.active)
 
@@ -83,7 +90,9 @@ async def serve(
             facts={"page": url, "event": ring.last_id},
         )
 
-    centre = Centre(city, state, ring, alerts, History(data / "history"), metrics, clock, health)
+    centre = Centre(
+        city, state, ring, alerts, History(data / "history"), metrics, clock, health, desk, people
+    )
     server = _Server(
         uvicorn.Config(
             application(centre, names),
@@ -115,6 +124,7 @@ async def serve(
                 for task in others:
                     task.cancel()
         finally:
+            await desk.close()
             page.unlink(missing_ok=True)
             alerts.close()
 

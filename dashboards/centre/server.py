@@ -1,4 +1,4 @@
-"""The centre's HTTP side: a page, a snapshot, a stream of changes. Read-only.
+"""The centre's HTTP side: a page, a snapshot, a stream of changes; commands for who has a token.
 
 Listens on this machine alone, and answers only to names of this machine, so that a foreign
 page that had its own name resolve to 127.0.0.1 (DNS rebinding) gets nothing.
@@ -23,14 +23,19 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from citybrain.alerts import Alert
 from citybrain.city import City
 from citybrain.clock import Clock
+from citybrain.dashboards.centre import lookups, openapi, orders
 from citybrain.dashboards.centre.alert_view import AlertView
 from citybrain.dashboards.centre.city_view import describe
+from citybrain.dashboards.centre.desk import Desk
 from citybrain.dashboards.centre.metrics import CentreMetrics
+from citybrain.dashboards.centre.openapi import Endpoint
 from citybrain.dashboards.centre.ring import Ring
-from citybrain.dashboards.centre.series import History, series
-from citybrain.dashboards.centre.state import CityState
+from citybrain.dashboards.centre.series import History, Series, series
+from citybrain.dashboards.centre.state import Changes, CityState
+from citybrain.people import People
 from citybrain.process import Health
 
 PAGE = Path(__file__).resolve().parent.parent / "page"
@@ -66,6 +71,14 @@ class Centre:
     metrics: CentreMetrics
     clock: Clock
     health: Callable[[], Health]
+    desk: Desk
+    people: People
+
+
+class Found(msgspec.Struct, frozen=True, kw_only=True):
+    """Alerts, the newest change first."""
+
+    alerts: list[Alert]
 
 
 class _Headers:
@@ -142,15 +155,64 @@ def application(centre: Centre, hosts: tuple[str, ...] = HOSTS) -> Starlette:
             _json(now), 200 if now.ok else 503, media_type="application/json; charset=utf-8"
         )
 
+    async def alert(request: Request) -> Response:
+        wanted = request.path_params["alert"]
+        found = centre.state.alert(wanted)
+        if found is None:
+            raise HTTPException(404, f"alert: {wanted[:100]!r} is not known, or ended long ago")
+        return _compressed(request, _json(found))
+
+    async def links(request: Request) -> Response:
+        zone = _one_of(request.query_params, "zone", *centre.city.zones)
+        return _compressed(request, _json(lookups.roads(centre.state, zone)))
+
+    async def stations(request: Request) -> Response:
+        zone = _one_of(request.query_params, "zone", *centre.city.zones)
+        kind = _one_of(request.query_params, "kind", *centre.city.kinds)
+        return _compressed(request, _json(lookups.stations(centre.state, zone, kind)))
+
+    async def rules(request: Request) -> Response:
+        return _compressed(request, _json(lookups.rules(centre.city, centre.state)))
+
+    async def described(request: Request) -> Response:
+        return _compressed(request, description)
+
+    give, result = orders.endpoints(centre.desk, centre.people)
+    wrong, unknown = {400: "A parameter is wrong."}, {404: "Not known."}
+    zones = {"zone": {"type": "string", "enum": sorted(centre.city.zones)}}
+    kinds = {"kind": {"type": "string", "enum": sorted(centre.city.kinds)}}
+    whole = {"type": "integer", "minimum": 0}
+    table = [
+        Endpoint("/api/city", "Names, zones, kinds with units, sensors, roads as GeoJSON.", city),
+        Endpoint("/api/state", "Everything now, with the id of the last event.", state, Changes),
+        Endpoint("/api/events", "Server-sent events: changes since the snapshot.", events,
+                 query={"after": {"type": "string"}}),
+        Endpoint("/api/alerts", "Alerts, newest change first.", alerts, Found, {
+            "active": {"type": "boolean"},
+            "severity": {"type": "integer", "minimum": 1, "maximum": 4},
+            **zones, "before_ms": whole, "limit": whole | {"minimum": 1, "maximum": 1000},
+        }, wrong),
+        Endpoint("/api/alerts/{alert:path}", "One alert.", alert, Alert, {}, unknown),
+        Endpoint("/api/links", "How roads flow.", links, lookups.Roads, zones, wrong),
+        Endpoint("/api/stations", "What stations measure.", stations, lookups.Stations,
+                 zones | kinds, wrong),
+        Endpoint("/api/rules", "The rules as they are now.", rules, lookups.Rules),
+        Endpoint("/api/series", "A series with its forecasts.", one_series, Series, {
+            "sensor": {"type": "string"}, **kinds, "window": whole, "hours": whole,
+        }, wrong | unknown),
+        Endpoint("/api/commands/results/{command}", "What became of a command.", result,
+                 orders.Told, {}, unknown | {401: "No token, or one that is not known."},
+                 secured=True),
+        Endpoint("/health", "Whether it makes progress.", health, Health,
+                 statuses={503: "It waits for something."}),
+        Endpoint("/api/openapi.json", "This description.", described),
+    ]  # fmt: skip
+    description = openapi.describe(table)
     return Starlette(
         routes=[
             Route("/", index),
-            Route("/api/city", city),
-            Route("/api/state", state),
-            Route("/api/events", events),
-            Route("/api/series", one_series),
-            Route("/api/alerts", alerts),
-            Route("/health", health),
+            *(Route(end.path, end.handler) for end in table),
+            Route("/api/commands/{kind}", give, methods=["POST"]),
             *(
                 Mount(f"/{folder}", StaticFiles(directory=PAGE / folder, check_dir=False))
                 for folder in ("app", "style", "text", "vendor")

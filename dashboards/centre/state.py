@@ -12,6 +12,7 @@ import numpy as np
 
 from citybrain.accounts import Account
 from citybrain.alerts import Alert
+from citybrain.changes import Settings
 from citybrain.city import City
 from citybrain.dashboards.centre.frames import Floats, Frame, Frames
 from citybrain.findings import Entry, Finding, LinkState, Progress
@@ -19,7 +20,7 @@ from citybrain.fits import Demotion, Fit, Record
 from citybrain.forecasts import Forecast
 from citybrain.kinds import HOUR, MINUTE, SECOND
 from citybrain.ledger import Book, reckon
-from citybrain.stats import Decoded, Passed, Stats
+from citybrain.stats import Decoded, Passed, Rules, Stats
 
 CLEARED_KEPT = 300
 """Cleared alerts in memory; older ones are in the SQLite view."""
@@ -91,6 +92,8 @@ class CityState:
         self.frames = frames or Frames(city)
         self.ready = False
         self.waiting = "broker"
+        self.settings: Settings = {}
+        self.pack = ""
         self._links: dict[str, LinkState] = {}
         self._alerts: dict[str, Alert] = {}
         self._accounts: dict[tuple[str, str], Account] = {}
@@ -133,6 +136,18 @@ class CityState:
         self._alerts[alert.id] = self._new_alerts[alert.id] = alert
         self._bound_alerts()
         return True
+
+    def take_rules(self, rules: Rules) -> None:
+        """What was changed of the pack's rules."""
+        self.settings, self.pack = rules.settings, rules.pack
+
+    def link(self, link: str) -> LinkState | None:
+        """How a road flows, None if nobody said."""
+        return self._links.get(link)
+
+    def alert(self, alert_id: str) -> Alert | None:
+        """An alert as it is now, None if it is not known or ended long ago."""
+        return self._alerts.get(alert_id)
 
     def drop_alert(self, alert_id: str) -> None:
         """The alert's records were removed from the topic."""

@@ -112,7 +112,7 @@ async def test_nobody_answering_is_said_and_is_not_taken_for_success(
     await ensure(broker.settings, city.id, city.partitions)
     async with Commander(broker.settings, city.id) as commander:
         order = command(Acknowledge, "operator-1", wall_clock(), alert="rain/city/x")
-        with pytest.raises(NoAnswer, match="is a worker running the alerting stage"):
+        with pytest.raises(NoAnswer, match="is a worker running the stage"):
             await commander.send(order, 500)
 
 

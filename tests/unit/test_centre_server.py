@@ -1,4 +1,4 @@
-"""The centre over HTTP: what it refuses, what it says, and that it only looks."""
+"""The centre over HTTP: what it refuses, what it says, who may give commands."""
 
 import json
 from pathlib import Path
@@ -6,45 +6,19 @@ from typing import Any
 
 import msgspec
 import pytest
-from httpx import ASGITransport, AsyncClient
-from prometheus_client import CollectorRegistry
+from httpx import AsyncClient
 
 from citybrain import pack
 from citybrain.alerts import Alert
 from citybrain.dashboards.centre.alert_view import AlertView
-from citybrain.dashboards.centre.metrics import CentreMetrics
-from citybrain.dashboards.centre.ring import Ring
-from citybrain.dashboards.centre.series import History
-from citybrain.dashboards.centre.server import Centre, application, event_stream
-from citybrain.dashboards.centre.state import CityState
+from citybrain.dashboards.centre.server import Centre, event_stream
 from citybrain.errors import SetupError
 from citybrain.findings import Place
-from citybrain.process import Health
 from tests.browser import messages
 
 CITY = pack.load("adlershof")
 NOW = 1_800_000_000_000
 SENSOR = next(s for s in CITY.sensors.values() if "pm25" in s.kinds)
-
-
-@pytest.fixture
-def centre(tmp_path: Path) -> Centre:
-    return Centre(
-        city=CITY,
-        state=CityState(CITY),
-        ring=Ring("boot"),
-        alerts=AlertView(tmp_path / "alerts.sqlite"),
-        history=History(tmp_path / "history"),
-        metrics=CentreMetrics(CollectorRegistry()),
-        clock=lambda: NOW,
-        health=lambda: Health(ok=False, waiting="broker"),
-    )
-
-
-@pytest.fixture
-def client(centre: Centre) -> AsyncClient:
-    transport = ASGITransport(application(centre))
-    return AsyncClient(transport=transport, base_url="http://127.0.0.1:8600")
 
 
 def _alert(number: int, **more: Any) -> Alert:
@@ -77,7 +51,7 @@ async def test_every_answer_carries_the_strict_policy(client: AsyncClient, path:
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH"])
 @pytest.mark.parametrize("path", ["/", "/api/alerts", "/api/state"])
-async def test_nothing_can_be_changed_over_http(
+async def test_what_is_looked_at_cannot_be_changed(
     client: AsyncClient, method: str, path: str
 ) -> None:
     assert (await client.request(method, path)).status_code == 405
