@@ -22,8 +22,8 @@ import signal
 import sys
 import time
 import uuid
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
@@ -54,6 +54,8 @@ class LocalBroker:
     data: the folder, made if it is missing. port: 0 takes a free one, and the same again next
     time if it is still free. nodes: 1, or 3 with replication 3 and two in-sync replicas.
     properties: further server properties, over ours. heap_mb: Java heap of each node.
+    doors: ports of proxies of ours, one a node; each node then has a second listener, at
+    `door(node)`, whose clients are told to come through the proxy.
 
     A context manager, synchronous and asynchronous; the cluster dies with this process.
 
@@ -70,12 +72,16 @@ class LocalBroker:
         nodes: int = 1,
         properties: Mapping[str, str | int] | None = None,
         heap_mb: int = 512,
+        doors: Sequence[int] = (),
     ) -> None:
+        if doors and len(doors) != nodes:
+            raise SetupError(f"doors: {len(doors)} ports for {nodes} nodes")
         self.data = data.absolute()
         self._port = port
         self._count = nodes
         self._properties = dict(properties or {})
         self._heap_mb = heap_mb
+        self._doors = tuple(doors)
         self._nodes: dict[int, Node] = {}
         self._lock: IO[str] | None = None
 
@@ -96,6 +102,10 @@ class LocalBroker:
     def pid(self, node: int = 1) -> int:
         """Process id of a node, also after its end; 0 if it was never started."""
         return self._nodes[node].process.pid
+
+    def door(self, node: int = 1) -> int:
+        """Port of a node's second listener, which its proxy leads to. Only after `start`."""
+        return self._nodes[node].place.door_port
 
     def last_words(self, node: int = 1) -> str:
         """Why a node is not living, as its logs say; "" if it lives."""
@@ -255,7 +265,7 @@ class LocalBroker:
                 " for any that is free"
             )
         before = {place.node: place for place in old}
-        fresh = free_ports(2 * self._count)
+        fresh = free_ports(3 * self._count)
         places = []
         for number in range(1, self._count + 1):
             port, controller_port = fresh.pop(), fresh.pop()
@@ -265,7 +275,10 @@ class LocalBroker:
                     controller_port = kept.controller_port
             if number == 1 and self._port:
                 port = self._port
-            places.append(Place(number, port, controller_port))
+            place = Place(number, port, controller_port)
+            if self._doors:
+                place = replace(place, door_port=fresh.pop(), door_as=self._doors[number - 1])
+            places.append(place)
         return places
 
     def _launch(self, node: Node) -> None:

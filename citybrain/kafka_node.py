@@ -27,11 +27,17 @@ _REASONS = {
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a node listens. Nodes are numbered from 1."""
+    """Where a node listens. Nodes are numbered from 1.
+
+    door_port, door_as: a second listener, and the port under which its clients reach it
+    through something that stands between (a proxy); 0 for none.
+    """
 
     node: int
     port: int
     controller_port: int
+    door_port: int = 0
+    door_as: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,16 +152,21 @@ def server_properties(
     """Text of a node's server.properties. log: folder of its records. more: over ours."""
     replicas = min(3, len(places))
     in_sync = max(1, replicas - 1)
+    door = f",DOOR://{HOST}:{place.door_port}" if place.door_port else ""
+    advertised_door = f",DOOR://{HOST}:{place.door_as}" if place.door_port else ""
     ours: dict[str, str | int] = {
         "process.roles": "broker,controller",
         "node.id": place.node,
         "controller.quorum.voters": ",".join(
             f"{other.node}@{HOST}:{other.controller_port}" for other in places
         ),
-        "listeners": f"PLAINTEXT://{HOST}:{place.port},CONTROLLER://{HOST}:{place.controller_port}",
-        "advertised.listeners": f"PLAINTEXT://{HOST}:{place.port}",
+        "listeners": f"PLAINTEXT://{HOST}:{place.port},"
+        f"CONTROLLER://{HOST}:{place.controller_port}{door}",
+        "advertised.listeners": f"PLAINTEXT://{HOST}:{place.port}{advertised_door}",
         "controller.listener.names": "CONTROLLER",
-        "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+        "listener.security.protocol.map": (
+            "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,DOOR:PLAINTEXT"
+        ),
         "inter.broker.listener.name": "PLAINTEXT",
         "log.dirs": str(log),
         # Topics come from the topic table alone; a mistyped name is an error.
