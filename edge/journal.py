@@ -124,6 +124,11 @@ class Books:
     counts: Counter[str] = field(default_factory=Counter)
     unclaimed: int = 0
 
+    def promised_ms(self, now_ms: int) -> int:
+        """The watermark that was stated. One ahead of the clock is void: the clock was wrong
+        then, and to keep such a word would let nobody wait for us until that time."""
+        return self.watermark_ms if self.watermark_ms <= now_ms else 0
+
     @property
     def sent(self) -> int:
         """Readings that Kafka has acknowledged."""

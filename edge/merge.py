@@ -264,7 +264,7 @@ class Merger:
         for i, (party, part) in enumerate(parts):
             known = self._layout.groups[group[part.start]]
             books = self._ledger.books(party)
-            stated = books.watermark_ms
+            stated = books.promised_ms(now)
             # Only the last of a gateway's batches may promise that nothing comes before.
             if last_live.get(party) == i:
                 stated = max(stated, watermark)

@@ -164,8 +164,10 @@ class Sender:
             incarnation, gateway, shard = party
             books = self._ledger.books(party)
             if pushed and not books.spooled:
-                books.watermark_ms = max(books.watermark_ms, current)
+                books.watermark_ms = max(books.promised_ms(now), current)
                 books.sent_watermark_ms = books.watermark_ms
+            elif pushed and books.sent_watermark_ms > now:
+                continue  # said under a wrong clock; the next one is said when all is sent
             elif not books.sent_watermark_ms:
                 continue
             beat = Heartbeat(

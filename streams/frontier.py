@@ -67,9 +67,11 @@ class Frontier:
         return True
 
     def leave_out(self, record: LeaveOutShard, received_ms: int) -> None:
-        """Wait for a shard no longer, unless it has moved since that was decided."""
+        """Wait for a shard no longer, unless it has moved since that was decided, or the clock
+        of whoever decided it was ahead of the broker's."""
         shard = self.state.shards.get(record.shard)
-        if shard and shard.through_ms == record.through_ms:
+        due = received_ms - self.state.received_ms >= self._patience_ms
+        if shard and due and shard.through_ms == record.through_ms:
             shard.left_out = True
             self._move(received_ms)
 

@@ -96,21 +96,27 @@ class Gateways:
         if not ahead or watermark_ms - (self._slowest or 0) > self._default_ring:
             self.settle()
 
-    def leave_out(self, record: LeaveOut) -> None:
-        """Do not wait for a gateway until it speaks."""
+    def leave_out(self, record: LeaveOut, received_ms: int) -> None:
+        """Do not wait for a gateway until it speaks.
+
+        received_ms: the broker's time of the record. An owner whose clock is ahead takes
+        everybody for silent; the broker's clock, by which they were heard, decides.
+        """
         if record.gateway in self.known:
             one = self._one(record.gateway)
             # It may have spoken or caught up between the decision and its record.
             if record.reason == "silent":
-                one.left_out = _is_silent(one, record.at_ms)
+                one.left_out = _is_silent(one, min(record.at_ms, received_ms))
             else:
                 one.left_out = not self.waited_for(record.gateway)
             self.settle()
 
-    def idle(self, record: Idle) -> None:
-        """Nobody is left to wait for: time passes by itself."""
+    def idle(self, record: Idle, received_ms: int) -> None:
+        """Nobody is left to wait for: time passes by itself, but not faster than the broker's
+        clock, as above."""
         if all(one.left_out for one in self.known.values()):
-            self.idle_ms = max(record.watermark_ms, self.idle_ms or record.watermark_ms)
+            passed_ms = record.watermark_ms - max(0, record.at_ms - received_ms)
+            self.idle_ms = max(passed_ms, self.idle_ms or passed_ms)
             self.settle()
 
     def waited_for(self, gateway: str) -> bool:

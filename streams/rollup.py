@@ -97,9 +97,9 @@ class Rollup:
                 if entry.leaving:
                     self._gateways.leave(entry.gateway)
             elif isinstance(entry, LeaveOut):
-                self._gateways.leave_out(entry)
+                self._gateways.leave_out(entry, record.timestamp_ms)
             else:
-                self._gateways.idle(entry)
+                self._gateways.idle(entry, record.timestamp_ms)
             self._pass(record)
             self._account(record, at_once=not isinstance(entry, Batch))
         return self._out

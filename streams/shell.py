@@ -176,8 +176,11 @@ class Shell:
         return True
 
     async def tick(self, now_ms: int) -> Sequence[Out]:
-        """Let the stage ask for control records; returns what was written into its log."""
-        outs = self.stage.tick(now_ms)
+        """Let the stage ask for control records; returns what was written into its log.
+
+        What was taken before the broker had it shows that our clock is behind the broker's.
+        """
+        outs = self.stage.tick(now_ms + max(0, self.record_ms - self.applied_ms))
         await self._send(outs)
         return outs
 

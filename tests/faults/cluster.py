@@ -281,7 +281,7 @@ class Cluster:
         config = self.folder / f"edge-{agent}.toml"
         gateways = [f"{agent}{shard}" for shard in range(SHARDS)]
         config.write_text(
-            f'name = "{agent}"\ngateways = {json.dumps(gateways)}\n[spool]\n'
+            f'name = "{agent}"\ngateways = {json.dumps(gateways)}\nmax_delay_s = 1.0\n[spool]\n'
             f'overflow = "refuse-newest"\n[sources.http]\nport = {self._ports[agent]}\n'
         )
         bootstrap = ",".join(f"{HOST}:{port}" for port in self.proxies.ports)

@@ -1,7 +1,6 @@
 """Reads what the engine says, as any consumer would, and knows how far it has come."""
 
 import asyncio
-import time
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -135,7 +134,6 @@ class Follower:
             self._place[roster] = np.array([self._number[name] for name in roster.names])
         return self._place[roster]
 
-    def behind_s(self, shards: Sequence[str]) -> float:
-        """By how many seconds of event time the slowest shard is behind the wall clock."""
-        slowest = min(self.told.passed.get(shard, 0) for shard in shards)
-        return time.time() - slowest / 1000
+    def passed_ms(self, shards: Sequence[str]) -> int:
+        """The event time that every shard has passed."""
+        return min(self.told.passed.get(shard, 0) for shard in shards)

@@ -164,6 +164,15 @@ def test_a_decision_to_leave_out_a_shard_is_void_if_it_moved_meanwhile(folder: P
     assert alerts(log.write(passed("south", 2)))
 
 
+def test_a_worker_whose_clock_is_an_hour_ahead_leaves_no_shard_out(folder: Path) -> None:
+    log = Log(folder)
+    log.progress(1)
+    log.write(finding("rain", "d1", 1.5), passed("north", 2))
+    (asked,) = log.stage.tick(log.wall_ms + 60 * PATIENCE_MS)
+    assert log.write(asked.value) == []
+    assert alerts(log.write(passed("south", 2)))
+
+
 def test_a_shard_that_was_never_heard_of_does_not_block_for_ever(folder: Path) -> None:
     log = Log(folder)
     assert log.write(finding("rain", "d1", 1), passed("north", 2)) == []

@@ -223,6 +223,25 @@ def test_time_goes_on_when_a_whole_live_shard_is_silent(log: ShardLog) -> None:
     assert not log.stage.tick(T0 + 61_000)
 
 
+def test_an_owner_whose_clock_is_an_hour_ahead_leaves_nobody_out_and_moves_no_time(
+    log: ShardLog,
+) -> None:
+    log.batch("g1", "vehicle_count", [("d1", T0, 1.0)], T0, at_ms=T0 + 200)
+    log.beat("g3", T0, at_ms=T0 + 300)
+    asked = log.stage.tick(T0 + HOUR)
+    assert len(asked) == 2
+    for out in asked:
+        log.raw(out.value, T0 + 400)
+    log.beat("g1", T0 + 20_000)
+    assert log.stage.watermark_ms == T0  # g3 is still waited for
+    for out in log.stage.tick(T0 + 70_000):
+        log.raw(out.value, T0 + 70_000)  # now they are silent in truth
+    (idle,) = log.stage.tick(T0 + HOUR)
+    log.raw(idle.value, T0 + 70_400)
+    assert log.stage.watermark_ms is not None
+    assert log.stage.watermark_ms <= T0 + 70_400
+
+
 def test_a_recording_that_has_ended_does_not_grow_empty_windows(log: ShardLog) -> None:
     year = 365 * 24 * HOUR
     log.batch("g1", "vehicle_count", [("d1", T0 - year, 1.0)], T0 - year, at_ms=T0)

@@ -237,3 +237,20 @@ async def test_records_are_taken_while_a_snapshot_is_on_its_way(
     await saving
     assert world.acknowledged == 1
     assert shell.next_offset == 2
+
+
+async def test_an_owner_whose_clock_is_an_hour_behind_still_notices_silence(city: City) -> None:
+    log = ShardLog(city, "north")
+    log.batch("g1", "vehicle_count", [("d1", T0, 1.0)], T0)
+    log.beat("g3", T0)
+    hour, world = 60 * MINUTE, World(log.records, frozenset())
+    world.now_ms = T0 - hour
+    shell = Shell(
+        "rollup", 0, lambda: Rollup(city, 0), SimulatedStore(world), world.publish,
+        world.acknowledge, lambda: world.now_ms, FENCED, world.look,
+    )  # fmt: skip
+    await shell.open()
+    for record in log.records:
+        await shell.take(record)
+    assert not await shell.tick(T0 - hour + 1_000)
+    assert len(await shell.tick(T0 - hour + 40_000)) == 2
