@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 TWO := -n 2 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help setup system up test test-fast test-long check bench lock clean
+.PHONY: help setup system up test test-fast test-long check faults soak bench lock clean
 
 help: ## Show these targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -49,6 +49,12 @@ check: setup ## ruff, mypy strict, import contracts
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+faults: setup ## A real cluster through its bad days: FAULTS=12 SEED=1 ARGS="--readings 100000000"
+	$(BIN)/python -m tests.faults --faults $(or $(FAULTS),12) --seed $(or $(SEED),1) $(ARGS)
+
+soak: setup ## The engine at work for HOURS=2: memory, files, topics and lag must stay flat
+	$(BIN)/python -m tests.faults.soak --hours $(or $(HOURS),2) $(ARGS)
 
 bench: setup ## Figures, as JSON and a table
 	$(BIN)/python -m benchmarks

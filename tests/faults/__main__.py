@@ -8,6 +8,7 @@ a verdict; ends with 1 if anything was lost, counted twice or told wrongly.
 import argparse
 import asyncio
 import json
+import logging
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -32,6 +33,8 @@ def main() -> None:
     only = [name.strip() for name in args.only.split(",") if name.strip()] or list(FAULTS)
     if unknown := set(only) - set(FAULTS):
         parser.error(f"--only: {sorted(unknown)} not among {list(FAULTS)}")
+    # That a node is away is what we do here; the client would say it many times a second.
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     plan = Plan(args.faults, args.seed, args.readings, args.sensors, only)
     report = asyncio.run(run(plan, args.folder))
     if args.json:
