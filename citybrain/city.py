@@ -6,6 +6,7 @@
     rules.toml      alert rules
     calendar.toml   holidays and swapped working days
     signals.toml    (optional) how signals are controlled; local plans and safety tables
+    emergency.toml  (optional) stations, responders, hospitals, who is needed for what
 
 Wherever a city's name is accepted, a folder is too.
 """
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
+from citybrain.emergency_file import Emergency
 from citybrain.errors import PackError
 from citybrain.kinds import Kind
 from citybrain.rules import Rule
@@ -42,7 +44,10 @@ class Sensor:
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """A stretch of road in one direction; `line` is WGS-84 (lon, lat) pairs."""
+    """A stretch of road in one direction; `line` is WGS-84 (lon, lat) pairs.
+
+    next: links that may be driven on to from its end; None if the pack does not say.
+    """
 
     id: str
     name: str
@@ -51,6 +56,7 @@ class Link:
     speed_kmh: float
     lanes: int
     line: tuple[tuple[float, float], ...]
+    next: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +95,7 @@ class City:
     settings: Mapping[str, Any] = field(default_factory=dict)
     signals: Mapping[str, Junction] = field(default_factory=dict)
     signal_control: Control = Control()  # noqa: RUF009  # frozen
+    emergency: Emergency = field(default_factory=Emergency)
 
     def roster(self, shard: str, kind: str) -> tuple[str, ...]:
         """Sensors of a shard that report a kind: by gateway, in the order of sensors.csv."""

@@ -12,6 +12,13 @@ from typing import Annotated, Any
 
 import msgspec
 
+from citybrain.emergency import (
+    CloseIncident,
+    CloseRoad,
+    ReportIncident,
+    SendResponder,
+    SetStatus,
+)
 from citybrain.errors import JSON_ERRORS, UsageError
 from citybrain.findings import (
     Acknowledge,
@@ -113,6 +120,16 @@ COMMAND_KINDS: dict[str, CommandKind] = {
                     role="supervisor"),
         CommandKind("end-maintenance", SetMaintenance, "The sensor is back in service.",
                     role="supervisor", fixed={"until_ms": 0}),
+        CommandKind("report-incident", ReportIncident, "Report an incident; somebody is sent.",
+                    topic="emergency", fixed={"source": "api"}),
+        CommandKind("close-incident", CloseIncident, "It is over, or was none.",
+                    topic="emergency"),
+        CommandKind("close-road", CloseRoad, "Responders do not drive there; until_ms 0 opens.",
+                    topic="emergency"),
+        CommandKind("send-responder", SendResponder, "Send a responder of your choice.",
+                    topic="emergency"),
+        CommandKind("set-status", SetStatus, "What a responder's crew does now.",
+                    topic="emergency"),
     )
 }  # fmt: skip
 

@@ -48,7 +48,7 @@ def this_person() -> str:
         raise UsageError("person: this system has no user name; give --person") from error
 
 
-def command(kind: type[_C], person: str, now_ms: int, **facts: Any) -> _C:
+def command(kind: type[_C], person: str, now_ms: int, /, **facts: Any) -> _C:
     """A command of some kind with a new id, to be carried out within `ANSWER_MS`.
 
     >>> from citybrain.findings import Assign

@@ -13,7 +13,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import msgspec
 
-from citybrain import signals_file
+from citybrain import emergency_file, signals_file
 from citybrain.city import Calendar, City, Link, Sensor, find
 from citybrain.errors import PackError
 from citybrain.kinds import KINDS, Kind
@@ -114,6 +114,9 @@ def load(name: str) -> City:
         settings=top.settings,
         signals=junctions,
         signal_control=control,
+        emergency=emergency_file.read(
+            folder / "emergency.toml", {link.id: link.length_m for link in links.values()}
+        ),
     )
 
 
@@ -204,9 +207,14 @@ def _links(path: Path, zones: Iterable[str]) -> dict[str, Link]:
                 speed_kmh=float(facts["speed_kmh"]),
                 lanes=int(facts["lanes"]),
                 line=tuple((float(x), float(y)) for x, y in feature["geometry"]["coordinates"]),
+                next=tuple(facts["next"]) if "next" in facts else None,
             )
             _check_link(path, link, zones, links)
             links[link.id] = link
+        for link in links.values():
+            for beyond in link.next or ():
+                if beyond not in links:
+                    raise PackError(f"{path}: {link.id}: next: {beyond!r} is not a link")
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise PackError(f"{path}: feature {len(links)}: {error!r}") from error
     return links

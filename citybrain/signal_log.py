@@ -91,9 +91,10 @@ class PriorityRequest(
     """A vehicle asks a junction for its green (NTCIP 1211: a priority request).
 
     id: one per vehicle and junction; a later record replaces an earlier one. groups: signal
-    groups that have to be green, the whole approach. eta_ms: when it will be at the stop line.
-    level: emergency comes before priority (public transport). cancelled: it has passed, or
-    needs nothing any more.
+    groups that have to be green, the whole approach; own: those of them that the vehicle goes
+    by itself. eta_ms: the earliest that it can be at the stop line.
+    level: emergency comes before priority (public transport); within it the lower importance
+    (1 to 4, as severities) comes first. cancelled: it has passed, or needs nothing any more.
     """
 
     version: int = VERSION
@@ -106,6 +107,8 @@ class PriorityRequest(
     expires_ms: int
     level: Literal["emergency", "priority"] = "emergency"
     cancelled: bool = False
+    own: list[str] = []
+    importance: int = 2
 
 
 class Orders(msgspec.Struct, frozen=True, kw_only=True):

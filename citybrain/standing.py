@@ -10,6 +10,7 @@ from citybrain.changes import CURRENT_PACK, Settings
 from citybrain.city import City
 from citybrain.columns import Rosters
 from citybrain.contents import latest, records
+from citybrain.emergency import Incident, Order, ResponderState
 from citybrain.errors import UsageError
 from citybrain.kafka import KafkaSettings
 
@@ -21,6 +22,21 @@ async def read_alerts(settings: KafkaSettings, city: str) -> list[Alert]:
     """Every alert that the city still knows, each as it is now. Raises BrokerError."""
     found = await latest(settings, city, "alerts")
     return [msgspec.json.decode(value, type=Alert) for value in found.values()]
+
+
+async def read_emergency(
+    settings: KafkaSettings, city: str
+) -> tuple[list[Incident], list[Order], list[ResponderState]]:
+    """Incidents, orders and responders, each as it is now. Raises BrokerError."""
+    decode = msgspec.json.decode
+    incidents = await latest(settings, city, "incidents")
+    orders = await latest(settings, city, "dispatches")
+    responders = await latest(settings, city, "responders")
+    return (
+        [decode(value, type=Incident) for value in incidents.values()],
+        sorted((decode(v, type=Order) for v in orders.values()), key=lambda o: (o.sent_ms, o.id)),
+        [decode(value, type=ResponderState) for value in responders.values()],
+    )
 
 
 async def progress(settings: KafkaSettings, city: str) -> dict[str, int]:

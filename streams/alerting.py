@@ -11,11 +11,12 @@ from itertools import groupby
 
 import msgspec
 
-from citybrain import findings, signal_log, stats
+from citybrain import emergency, findings, signal_log, stats
 from citybrain.alerts import Alert
 from citybrain.casebook import KEEP_MS, Case, Shelf
 from citybrain.changes import CURRENT_PACK, Changes
 from citybrain.city import City
+from citybrain.emergency import AlertSeen
 from citybrain.errors import InvalidInput, Refused
 from citybrain.findings import (
     Acknowledge,
@@ -277,6 +278,9 @@ class Alerting:
             if self._city.signals:
                 notice = signal_log.encode(signal_log.Notice(alert=alert))
                 outs.append(Out("detector-states", notice, alert.id.encode(), partition=0))
+            if alert.cause in self._city.emergency.alerts and alert.transition != "updated":
+                seen = emergency.encode(AlertSeen(alert=alert))
+                outs.append(Out("emergency", seen, alert.id.encode(), 0))
             rule = self._life.rules.get(alert.rule)
             dependent = rule is not None and rule.parent != ""
             outs += map(_outward, self._outbox.take(alert, dependent, self._life.now_ms))

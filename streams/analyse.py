@@ -16,9 +16,10 @@ from dataclasses import replace
 import msgspec
 import numpy as np
 
-from citybrain import findings, stats
+from citybrain import emergency, findings, stats
 from citybrain.city import City
 from citybrain.columns import Rosters
+from citybrain.emergency import LinksSeen
 from citybrain.errors import InvalidInput
 from citybrain.findings import DeadLetter, Progress
 from citybrain.kinds import HOUR, Kind
@@ -207,13 +208,15 @@ class Analyse:
             if kind == LINKS and watch.detector.takes(seen.window_ms):
                 found.append((rule, on_links, watch.take(on_links)))
                 self._dirty.add(f"watch/{rule}/{kind}")
-        return [
-            Out("link-states", findings.encode(state), key=state.link.encode())
-            for state in (
-                wording.link_state(said, seen.end_ms, links.holds_ms, self._city.generated)
-                for said in links.say(seen.end_ms)
-            )
+        states = [
+            wording.link_state(said, seen.end_ms, links.holds_ms, self._city.generated)
+            for said in links.say(seen.end_ms)
         ]
+        outs = [Out("link-states", findings.encode(s), key=s.link.encode()) for s in states]
+        if states and self._city.emergency.responder:
+            told = emergency.encode(LinksSeen(states=states))
+            outs.append(Out("emergency", told, str(self._partition).encode(), 0))
+        return outs
 
     def _findings(
         self, found: list[tuple[str, Seen, list[Verdict]]], message: Stats, end_ms: int

@@ -51,6 +51,12 @@ def _signals(city: City, partition: int) -> Stage:
     return Signals(city)
 
 
+def _emergency(city: City, partition: int) -> Stage:
+    from citybrain.streams.emergency import Emergencies
+
+    return Emergencies(city)
+
+
 STAGES: dict[str, StageRow] = {
     "rollup": StageRow("readings", _rollup),
     "analyse": StageRow("stats", _analyse),
@@ -58,4 +64,5 @@ STAGES: dict[str, StageRow] = {
     "alerting": StageRow("findings", _alerting, snapshot_ms=500),
     # It judges nobody's silence, and traffic does not wait.
     "signals": StageRow("detector-states", _signals, snapshot_ms=5_000, patience_ms=0),
+    "emergency": StageRow("emergency", _emergency, snapshot_ms=500),
 }

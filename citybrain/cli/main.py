@@ -26,6 +26,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "centre": ("citybrain.cli.centre:centre", "Serve the operations centre's page."),
     "world": ("citybrain.cli.world:world", "Run a built-in city's simulated world."),
     "alert": ("citybrain.cli.alert:app", "List, acknowledge, assign, shelve alerts."),
+    "incident": ("citybrain.cli.incident:app", "Report, list, close incidents; see responders."),
+    "emergency": ("citybrain.cli.emergency:app", "Measure emergency trips on a simulator."),
     "rule": ("citybrain.cli.rule:app", "Show the rules; change a threshold."),
     "token": ("citybrain.cli.token:app", "Who may give commands over HTTP."),
     "outbox": ("citybrain.cli.outbox:outbox", "Tell webhooks of new and worse alerts."),

@@ -2,7 +2,7 @@
 
 The same wheel gives the same files, byte for byte. Written by hand and left alone: rules.toml,
 calendar.toml, NOTICE. Generated: city.toml, sensors.csv, roads.geojson, world.toml,
-signals.toml.
+signals.toml, emergency.toml.
 """
 
 import csv
@@ -14,6 +14,7 @@ from pathlib import Path
 
 from citybrain.city import BUILT_IN
 from citybrain.edge.world.demand import Demand
+from citybrain.edge.world.emergency_file import emergency_file, turns
 from citybrain.edge.world.layout import Installed, installed
 from citybrain.edge.world.network import Network, car_lanes, middle, network_file
 from citybrain.edge.world.places import FACILITIES, ZONES, zone_at
@@ -39,6 +40,7 @@ def main() -> None:
             "roads.geojson": _roads(network, degrees),
             "world.toml": world_file(network, sensors, {}),
             "signals.toml": signals_file(),
+            "emergency.toml": emergency_file(network, degrees),
         }
     _write(folder, files)
     flows = _flows(Plan.read(folder))
@@ -139,6 +141,7 @@ def _sensors(sensors: Iterable[Installed], degrees: _ToLonLat) -> str:
 
 def _roads(network: Network, degrees: _ToLonLat) -> str:
     features = []
+    beyond = turns(network)
     for edge in network.roads:
         line = [degrees(x, y) for x, y in edge.getShape()]
         facts = {
@@ -149,6 +152,7 @@ def _roads(network: Network, degrees: _ToLonLat) -> str:
             "speed_kmh": round(edge.getSpeed() * 3.6, 1),
             "lanes": len(car_lanes(edge)),
             "class": edge.getType().removeprefix("highway."),
+            "next": beyond[edge.getID()],
         }
         line = [p for i, p in enumerate(line) if i == 0 or p != line[i - 1]]
         geometry = {"type": "LineString", "coordinates": line}

@@ -9,7 +9,8 @@ from typing import Any
 from citybrain.errors import SetupError
 
 NETWORK = Path("tools/game/DRT/osm.net.xml")
-_CAR = "passenger"
+CAR = "passenger"
+"""The simulator's class of cars."""
 
 
 def sumo_home() -> Path:
@@ -61,7 +62,7 @@ class Network:
     @cached_property
     def roads(self) -> list[Any]:
         """Edges that cars may use, by id."""
-        edges = (e for e in self.net.getEdges() if e.allows(_CAR) and not e.getFunction())
+        edges = (e for e in self.net.getEdges() if e.allows(CAR) and not e.getFunction())
         return sorted(edges, key=lambda e: str(e.getID()))
 
     @cached_property
@@ -72,7 +73,7 @@ class Network:
             lanes = {
                 str(a.getID()): a
                 for a, _, _ in light.getConnections()
-                if a.allows(_CAR) and not a.getEdge().getFunction()
+                if a.allows(CAR) and not a.getEdge().getFunction()
             }
             if light.getPrograms() and lanes:
                 found[str(light.getID())] = [lanes[key] for key in sorted(lanes)]
@@ -101,7 +102,7 @@ class Network:
 
 def car_lanes(edge: Any) -> list[Any]:
     """Lanes of an edge that cars may use."""
-    return [lane for lane in edge.getLanes() if lane.allows(_CAR)]
+    return [lane for lane in edge.getLanes() if lane.allows(CAR)]
 
 
 def middle(edge: Any) -> tuple[float, float]:
@@ -118,5 +119,5 @@ def _others(edge: Any, neighbours: list[Any]) -> list[Any]:
     return [
         e
         for e in neighbours
-        if e.allows(_CAR) and not e.getFunction() and (e.getFromNode(), e.getToNode()) != back
+        if e.allows(CAR) and not e.getFunction() and (e.getFromNode(), e.getToNode()) != back
     ]
