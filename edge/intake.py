@@ -16,7 +16,7 @@ from typing import Any, Literal
 from citybrain import log
 from citybrain.batch import Batch, Heartbeat
 from citybrain.clock import Clock
-from citybrain.edge import journal
+from citybrain.edge import fates, forms, journal
 from citybrain.edge.journal import Ledger, Tally
 from citybrain.edge.merge import Lane, Merged, Merger, Outcome, Request
 from citybrain.edge.metrics import EdgeMetrics
@@ -33,14 +33,18 @@ _URGENT_ROWS = 1_000
 _NOTHING = Outcome(0, 0, 0, ())
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class _Offer:
-    """A request, or what needs no judging, and who waits for it."""
+    """A request, or what needs no judging, and who waits for it.
+
+    failure: what the one who waits is told once `ready` is stored, instead of an outcome.
+    """
 
     request: Request | None
     ready: Merged | None
     rows: int
     done: "asyncio.Future[Outcome]"
+    failure: InvalidInput | None = None
 
 
 class Intake:
@@ -80,12 +84,41 @@ class Intake:
         self._urgent = asyncio.Event()
         self._log = log.get("edge.intake")
 
-    async def offer(self, gateway: str, rows: Candidates, lane: Lane) -> Outcome:
+    async def take(
+        self, gateway: str, body: bytes, form: str, lane: Lane, sensor: str = ""
+    ) -> Outcome:
+        """Read, judge and store what one gateway sent; returns when it is on the disk.
+
+        sensor: it may speak of this one alone. Raises InvalidInput if nothing of it can be read
+        (its dead letter is on the disk then), SpoolFull if it cannot be stored.
+        """
+        try:
+            rows = self._read(gateway, body, form)
+        except InvalidInput as error:
+            await self.refuse(gateway, error, body)
+            raise
+        if sensor:
+            other = rows.sensor != self.layout.sensors.get(sensor, -1)
+            rows.wrong[other & (rows.wrong == fates.ACCEPTED)] = fates.GATEWAY
+        return await self.offer(gateway, rows, lane, body)
+
+    def _read(self, gateway: str, body: bytes, form: str) -> Candidates:
+        try:
+            return forms.parse(body, form, self.layout)
+        except InvalidInput:
+            raise
+        except Exception as error:
+            # A hole in our own reading: whoever found it must not end the agent for the others.
+            self._log.exception("unreadable", gateway=gateway, form=form, size=len(body))
+            raise unreadable(error) from error
+
+    async def offer(self, gateway: str, rows: Candidates, lane: Lane, body: bytes = b"") -> Outcome:
         """Judge and store readings of one gateway; returns when they are on the disk.
 
-        Raises SpoolFull if they cannot be stored (then none of them is).
+        body: where they come from, for a dead letter if they cannot be judged at all (then it
+        raises InvalidInput). Raises SpoolFull if they cannot be stored: none of them is.
         """
-        return await self._put(Request(gateway, rows, lane, self._clock()), None, len(rows))
+        return await self._put(Request(gateway, rows, lane, self._clock(), body), None, len(rows))
 
     async def refuse(self, gateway: str, error: InvalidInput, body: bytes) -> None:
         """Store a dead letter for a body that cannot be read at all. Raises SpoolFull."""
@@ -163,8 +196,7 @@ class Intake:
             self._urgent.clear()
 
     async def _store(self) -> None:
-        requests = [offer.request for offer in self._working if offer.request]
-        merged = self._merger.merge(requests, self._clock())
+        merged = self._judge(self._clock())
         for offer in self._working:
             if offer.ready:
                 merged.add(offer.ready)
@@ -189,8 +221,28 @@ class Intake:
         outcomes = iter(merged.outcomes)
         for offer in self._working:
             outcome = next(outcomes) if offer.request else _NOTHING
-            if not offer.done.done():
+            if offer.failure:
+                _fail(offer.done, offer.failure)
+            elif not offer.done.done():
                 offer.done.set_result(outcome)
+
+    def _judge(self, now: int) -> Merged:
+        """All requests in one go; one on which our own code fails is refused by itself."""
+        try:
+            return self._merger.merge([o.request for o in self._working if o.request], now)
+        except Exception:  # noqa: BLE001 - logged, and told to whom it concerns
+            self._log.exception("judging failed: now one request after the other")
+        for offer in self._working:
+            if request := offer.request:
+                try:
+                    self._merger.merge([request], now)
+                except Exception as error:  # noqa: BLE001 - as above
+                    failure = unreadable(error)
+                    offer.request, offer.failure = None, failure
+                    offer.ready = self._merger.refused(
+                        request.gateway, failure.reason, str(failure), request.body, now
+                    )
+        return self._merger.merge([o.request for o in self._working if o.request], now)
 
     def _make_room(self, size: int) -> list[Dropped]:
         dropping = self.spool.make_room(size)
@@ -221,6 +273,12 @@ class Intake:
                     self._metrics.overflowed.labels(tally.kind).inc(n)
                     if tally.counts:
                         self.ledger.books(tally.party).spooled -= n
+
+
+def unreadable(error: Exception) -> InvalidInput:
+    """What a sender is told of a body on which our own code failed."""
+    what = f"{type(error).__name__}: {error}"
+    return InvalidInput("unreadable", f"body: cannot be read ({what}); it is kept and looked into")
 
 
 def _fail(done: "asyncio.Future[Any]", error: BaseException) -> None:

@@ -58,6 +58,7 @@ class Request:
     rows: Candidates
     lane: Lane
     received_ms: int
+    body: bytes = b""
 
 
 @dataclass(slots=True)

@@ -17,6 +17,10 @@ from citybrain.kinds import DAY, MINUTE
 from citybrain.layout import Layout, codes
 
 NO_TIME = -(2**63)
+"""Where a reading says no time."""
+
+FARTHEST_MS = 2**42
+"""Times beyond it (the year 2109, and as far the other way) are cut to it: wrong either way."""
 
 
 @dataclass(frozen=True, slots=True)

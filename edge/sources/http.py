@@ -23,7 +23,7 @@ from starlette.routing import Route
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from citybrain import log
-from citybrain.edge import fates, forms
+from citybrain.edge import forms
 from citybrain.edge.merge import Lane, Outcome
 from citybrain.edge.sources.base import Context, SourceConfig
 from citybrain.edge.spool import SpoolFull
@@ -255,17 +255,11 @@ class HttpSource:
     async def _take(
         self, gateway: str, sensor: str, lane: Lane, form: str, body: bytes
     ) -> Response:
-        intake = self._context.intake
         try:
-            rows = forms.parse(body, form, intake.layout)
+            outcome = await self._context.intake.take(gateway, body, form, lane, sensor)
         except InvalidInput as error:
-            await intake.refuse(gateway, error, body)
             return _json(400, {"error": error.reason, "message": str(error)})
-        if sensor:
-            other = rows.sensor != intake.layout.sensors.get(sensor, -1)
-            rows.wrong[other & (rows.wrong == fates.ACCEPTED)] = fates.GATEWAY
-        outcome = await intake.offer(gateway, rows, lane)
-        refused_all = outcome.refused and outcome.refused == len(rows)
+        refused_all = outcome.refused and not (outcome.accepted or outcome.duplicate)
         return _json(422 if refused_all else 202, outcome)
 
     async def _discard(self, request: Request) -> None:

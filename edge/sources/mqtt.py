@@ -9,6 +9,7 @@ rules to say.
 
 import asyncio
 import ssl
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, cast
 
@@ -124,12 +125,9 @@ class MqttSource:
                 if gateway not in self._context.gateways:
                     why = f"gateway: {gateway!r} (of the topic) does not belong to this agent"
                     return await intake.refuse(UNKNOWN, InvalidInput("gateway", why), body)
-                try:
-                    rows = forms.parse(body, _form(message), intake.layout)
-                except InvalidInput as error:
-                    return await intake.refuse(gateway, error, body)
                 lane = "backfill" if leaf == "backfill" else "live"
-                await intake.offer(gateway, rows, cast(Lane, lane))
+                with suppress(InvalidInput):  # counted, and a dead letter by now
+                    await intake.take(gateway, body, _form(message), cast(Lane, lane))
                 return None
             except SpoolFull:
                 # Unacknowledged, the rest waits in the MQTT broker, which is the right place.

@@ -126,17 +126,20 @@ async def test_mqtt_messages_are_acknowledged_when_they_are_stored(
                 row = {"sensor": "w1", "kind": "temperature", "time": now - i * 1000, "value": 20}
                 await device.publish("citybrain/g3/readings", msgspec.json.encode(row), qos=1)
             await device.publish("citybrain/g3/readings", b"{nonsense", qos=1)
+            await device.publish("citybrain/g3/readings", b"[" * 100_000, qos=1)
+            foreign = msgspec.json.encode([row | {"sensor": "X"}]).replace(b"X", b"\xb3\xb5")
+            await device.publish("citybrain/g3/readings", foreign, qos=1)
             await device.publish("citybrain/ghost/readings", msgspec.json.encode(row), qos=1)
             row["time"] = now - 5 * 86_400_000
             await device.publish("citybrain/g3/backfill", msgspec.json.encode([row]), qos=1)
-        await rig.until(lambda: _offered(made) == 303)
+        await rig.until(lambda: _offered(made) == 305)
         await rig.until(lambda: made.sender.backlog == 0)
     items = await rig.readings_log(broker.settings, city)
     assert len(rig.values(items)) == 301
     lanes = [i.head.lane for i in items if isinstance(i, Batch) and len(i) == 1]
     assert "backfill" in lanes
     letters = await rig.dead_letters(broker.settings, city)
-    assert sorted(letter.reason for letter in letters) == ["gateway", "json"]
+    assert sorted(letter.reason for letter in letters) == ["field", "gateway", "json", "json"]
 
 
 def _offered(made: Agent) -> int:
