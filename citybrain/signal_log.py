@@ -58,9 +58,50 @@ class Shown(msgspec.Struct, frozen=True, kw_only=True):
     calls: list[str] = []
 
 
+class Measured(msgspec.Struct, frozen=True, kw_only=True):
+    """What a run of the city's streets costs people, over the last `window_s` at most.
+
+    run: live, or twin (the same demand and random numbers with the local plans alone). from_ms:
+    since when it is measured. delay_s: time lost and waited for entry, by vehicle that arrived.
+    arrived_h: vehicles an hour. stops: by vehicle that arrived. queue: vehicles that stand
+    before the signals, on average. side_p95_s, walk_p95_s: 95th percentile of the time stood on
+    approaches that are not their junction's busiest, and of walkers' waits; None without any.
+    running, pending: vehicles on the streets, and waiting to enter.
+    """
+
+    run: str
+    from_ms: int
+    through_ms: int
+    window_s: int
+    delay_s: float
+    arrived_h: int
+    stops: float
+    queue: float
+    side_p95_s: float | None
+    walk_p95_s: float | None
+    running: int
+    pending: int
+
+
+class PhaseMeasures(msgspec.Struct, frozen=True, kw_only=True):
+    """The traffic engineer's measures of a junction over the last quarter of an hour.
+
+    arrivals_on_green: share of the arrivals. phases: greens that ended, split_failures: how
+    many of them left people behind. phase_wait_s: mean time from call to green.
+    """
+
+    junction: str
+    arrivals: int
+    arrivals_on_green: float | None
+    phases: int
+    split_failures: int
+    phase_wait_s: float | None
+
+
 class Report(msgspec.Struct, frozen=True, kw_only=True, tag="report", tag_field="type"):
     """What a gateway of controllers has to say, about once a second. refusals: what arbiters
-    and interlocks turned down since the last report."""
+    and interlocks turned down since the last report. measured, phases: now and then, where
+    somebody measures."""
 
     version: int = VERSION
     gateway: str
@@ -68,6 +109,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, tag="report", tag_field=
     shown: list[Shown] = []
     detections: list[Detections] = []
     refusals: list[Refusal] = []
+    measured: list[Measured] = []
+    phases: list[PhaseMeasures] = []
     generated: bool = False
 
 

@@ -13,9 +13,11 @@ import numpy as np
 
 from citybrain.edge.arbiter import Arbiter
 from citybrain.edge.area_detectors import AreaDetectors
+from citybrain.edge.measures import Measures
+from citybrain.edge.phase_measures import PhaseMeterer
 from citybrain.edge.street import SumoStreet
 from citybrain.edge.walkers import Walkers
-from citybrain.signal_log import GATEWAY, Detections, Report
+from citybrain.signal_log import GATEWAY, Detections, Measured, PhaseMeasures, Report
 from citybrain.signals import Control, DetectorState, Junction, Plan, Refusal
 
 Utc = Callable[[int], int]
@@ -46,6 +48,9 @@ class Cabinets:
         second: int,
     ) -> None:
         self._sumo = sumo
+        self._junctions = junctions
+        self._measures: Measures | None = None
+        self._meterers: list[PhaseMeterer] = []
         self._begun_s = second
         self._second = second
         self.utc: Utc = simulated
@@ -78,6 +83,35 @@ class Cabinets:
             verdict = arbiter.tick(now_ms, up_ms, street.calls())
             street.show(verdict.lamps)
             self._collect(arbiter)
+
+    def measure(self) -> None:
+        """From now on measure what the lamps do to people."""
+        self._measures = Measures(self._junctions.values())
+        self._meterers = [PhaseMeterer(junction) for junction in self._junctions.values()]
+        self.walkers.waits.clear()
+
+    def look(self) -> None:
+        """A step of the simulation has been made: measure it."""
+        if self._measures is None:
+            return
+        waits = self.walkers.waits
+        self._measures.look(self._sumo, self.utc(self._second + 1), waits)
+        waits.clear()
+        for meterer in self._meterers:
+            lamps = self.arbiters[meterer.junction].interlock.lamps
+            meterer.look(self._sumo, self._second, lamps)
+
+    def measured(self, run: str) -> Measured:
+        """What has been measured. `measure` comes before."""
+        assert self._measures is not None
+        return self._measures.figures(
+            run, self.utc(self._second + 1), self._sumo.vehicle.getIDCount(),
+            len(self._sumo.simulation.getPendingVehicles()),
+        )  # fmt: skip
+
+    def phases(self) -> list[PhaseMeasures]:
+        """The measures of each junction."""
+        return [meterer.figures() for meterer in self._meterers]
 
     def take(self, plans: Iterable[Plan]) -> None:
         """Plans have arrived, for whichever junction they say."""

@@ -36,17 +36,30 @@ def list_cities(as_json: Annotated[bool, _JSON] = False) -> None:
 @app.command()
 def check(
     folder: Annotated[str, typer.Argument(help="Folder of a pack, or a built-in city.")],
+    net: Annotated[
+        Path | None, typer.Option(help="SUMO network that the signals' tables have to fit.")
+    ] = None,
     as_json: Annotated[bool, _JSON] = False,
 ) -> None:
-    """Read a pack and say what is in it, or what is wrong with it."""
+    """Read a pack and say what is in it, or what is wrong with it.
+
+    The safety tables of its signals are compared with the street network where that is known:
+    the simulated world's, or the one given.
+    """
     from citybrain import pack
 
     city = pack.load(folder)
+    network = net or (_world_network() if (city.folder / "world.toml").is_file() else None)
+    if network is not None and city.signals:
+        from citybrain.edge import junctions
+
+        junctions.agree(city.signals.values(), network)
     facts: dict[str, Any] = {
         "city": city.id, "version": city.version, "time_zone": str(city.zone_info),
         "generated": city.generated, "zones": len(city.zones), "shards": len(city.shards),
         "partitions": city.partitions, "sensors": len(city.sensors),
         "series": sum(len(s.kinds) for s in city.sensors.values()), "links": len(city.links),
+        "junctions": len(city.signals), "signals_agree_with": network.name if network else "",
         "kinds": sorted(city.kinds), "rules": sorted(city.rules),
     }  # fmt: skip
     if as_json:
@@ -55,6 +68,18 @@ def check(
     for name, value in facts.items():
         shown = ", ".join(value) if isinstance(value, list) else value
         typer.echo(f"{name:<11} {shown}")
+
+
+def _world_network() -> Path | None:
+    """The simulated world's streets, if this machine has the simulator."""
+    from citybrain.edge.world.network import network_file
+    from citybrain.errors import SetupError
+
+    try:
+        return network_file()
+    except SetupError as error:
+        typer.echo(f"signals not compared with the streets: {error}", err=True)
+        return None
 
 
 @app.command("import")

@@ -29,6 +29,9 @@ def world(
     mqtt: Annotated[
         str | None, typer.Option(help="HOST:PORT of an MQTT broker for the weather stations.")
     ] = None,
+    twin: Annotated[
+        bool, typer.Option(help="Run the same streets under the local plans alone beside.")
+    ] = True,
     port: Annotated[int, typer.Option(help="Of /metrics and /health; 0 takes a free one.")] = 0,
 ) -> None:
     """Run the simulated world of a city until SIGTERM or Ctrl-C."""
@@ -42,7 +45,7 @@ def world(
     given = None if schedule is None else schedules.read(schedule)
     options = Options(
         data=data, edge=edge, seed=seed, speed=speed, days=days, past_share=past_share,
-        port=port, given=given, mqtt=None if mqtt is None else _address(mqtt),
+        port=port, given=given, twin=twin, mqtt=None if mqtt is None else _address(mqtt),
     )  # fmt: skip
     asyncio.run(live(load(city), options))
 

@@ -9,28 +9,35 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 from citybrain import plan_keys
 from citybrain.city import City
 from citybrain.clock import Clock, wall_clock
+from citybrain.edge import junctions
+from citybrain.edge.cabinets import Cabinets
+from citybrain.edge.signal_metrics import SignalMetrics
 from citybrain.edge.world import schedule
 from citybrain.edge.world.folder import GO_ON_S, Folder, Span, write
+from citybrain.edge.world.network import network_file
 from citybrain.edge.world.options import Options
 from citybrain.edge.world.past import PastProcess
 from citybrain.edge.world.post import Post
 from citybrain.edge.world.streets import INTERVAL_S
+from citybrain.edge.world.twin import Entry, Twin, enter
 from citybrain.edge.world.wire import Wire
 from citybrain.edge.world.world import World
 from citybrain.process import Health, running, stop_event
-from citybrain.signal_log import GATEWAY, Orders
+from citybrain.signal_log import GATEWAY, Orders, Report
 
 WARM_UP_S = 240
 # Entering the simulation takes about so long; the first report is of the interval that ends
 # nearest to it, so that nobody waits ten seconds for a sign of life.
 ENTER_S = 2
 STATE_EVERY_S = 60
+MEASURED_EVERY_S = 5
 BEHIND_S = 30
 FAREWELL_S = 3.0
 
 
 async def live(city: City, options: Options, clock: Clock = wall_clock) -> None:
-    """Run until SIGTERM or SIGINT. Raises SetupError if tokens or the simulator are missing."""
+    """Run until SIGTERM or SIGINT. Raises SetupError if tokens or the simulator are missing,
+    PackError for a junction whose table does not fit the network."""
     registry = CollectorRegistry()
     world = _Live(city, options, clock, registry)
     with running("world", options.data, registry, world.health, options.port):
@@ -56,7 +63,10 @@ class _Live:
             lived = max((end for _, end in self._folder.spans()), default=0)
             self._start_ms = max(lived, self._begun_ms - round(options.days * 86_400_000))
         self._world: World | None = None
+        junctions.agree(city.signals.values(), network_file())
         self._key = plan_keys.key(options.data) if city.signals else b""
+        self._twin: Twin | None = None
+        self._signals = SignalMetrics(registry)
         self._wire = Wire(options.edge, signs, self._hand, registry)
         self._reached = 0
         self._saved = 0
@@ -89,11 +99,13 @@ class _Live:
         """Enter, live, and leave so that a later run can go on."""
         self._post.take_up(self._unsent)
         sending = asyncio.create_task(self._post.run())
-        wired = asyncio.create_task(self._wire.run())
+        tasks = [sending, asyncio.create_task(self._wire.run())]
         past: PastProcess | None = None
         try:
             world = self._world = self._enter()
             first = world.second
+            if self._twin:
+                tasks.append(asyncio.create_task(self._twin.run()))
             self._spans = self._folder.spans()
             if self._options.days and self._options.speed <= 1:
                 past = PastProcess(self._city, self._options, first * 1000)
@@ -101,7 +113,7 @@ class _Live:
                 if world.second + 1 <= self._now_s():
                     self._second(world, first)
                     await asyncio.sleep(0)
-                    for task in (sending, wired):
+                    for task in tasks:
                         if task.done():
                             task.result()
                 else:
@@ -113,7 +125,7 @@ class _Live:
                 past.end()
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._post.drained(), FAREWELL_S)
-            for task in (sending, wired):
+            for task in tasks:
                 task.cancel()
                 with suppress(asyncio.CancelledError):
                     await task
@@ -134,23 +146,16 @@ class _Live:
             first = last  # a stop of a few seconds: what was told is not told again
         saved = self._folder.state(last) if first - GO_ON_S <= last <= first else None
         state, second = saved or (None, first - WARM_UP_S)
-        by_chance = self._options.given is None
-        world = World(
-            self._city, self._options.seed, second, state=state, by_chance=by_chance,
-            signals_key=self._key,
+        given = self._options.given
+        entry = Entry(
+            city=str(self._city.folder), seed=self._options.seed, second=second, first=first,
+            state=str(state or ""), given=None if given is None else list(given),
         )  # fmt: skip
-        while world.second < first:
-            world.step()
-        events = self._options.given
-        if events is not None:
-            lanes = {d.lane: self._city.sensors[s].link for s, d in world.plan.sensors.items()}
-            schedule.check(events, self._city.sensors, lanes)
-        else:
-            events = schedule.opening(self._options.seed, (first + INTERVAL_S) * 1000, world.stage)
-        world.plan_events(events)
+        world = enter(self._city, entry, self._key)
         if world.cabinets and self._options.speed <= 1:
             # From here on plans come, issued by the clock of those who send them.
             world.cabinets.utc = lambda second: self._clock()
+            self._twin = Twin(entry) if self._options.twin else None
         return world
 
     def _second(self, world: World, first: int) -> None:
@@ -158,8 +163,10 @@ class _Live:
         for gateway, readings in world.step().items():
             self._post.put(gateway, readings)
         self._steps.inc()
+        if self._twin:
+            self._twin.follow(world.second)
         if world.cabinets:
-            self._wire.put(world.cabinets.report())
+            self._wire.put(self._report(world.cabinets, world.second))
         now = self._reached = world.second
         if world.take_news():
             schedule.write(self._folder.path / "events.json", world.events)
@@ -171,6 +178,17 @@ class _Live:
             world.save(self._folder.state_file(now))
             self._folder.forget_state(self._saved)
             self._saved = now
+
+    def _report(self, cabinets: Cabinets, second: int) -> Report:
+        """What the controllers say, now and then with what was measured of them."""
+        report = cabinets.report()
+        if second % MEASURED_EVERY_S:
+            return report
+        runs = [cabinets.measured("live")]
+        if self._twin and self._twin.measured:
+            runs.append(self._twin.measured)
+        self._signals.observe(runs, cabinets)
+        return msgspec.structs.replace(report, measured=runs, phases=cabinets.phases())
 
     def _hand(self, orders: Orders) -> None:
         if self._world and self._world.cabinets:

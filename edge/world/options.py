@@ -15,7 +15,8 @@ class Options:
     second; above 1 the world begins `days` ago (or where it stopped) and lives through them at
     that speed until it has caught up with the clock, instead of filling them beside.
     past_share: of one core, for the past. mqtt: host and port of an MQTT broker that the
-    weather stations publish to. given: what happens instead of chance.
+    weather stations publish to. given: what happens instead of chance. twin: run the same
+    streets without anybody's plans beside.
     """
 
     data: Path
@@ -27,3 +28,4 @@ class Options:
     port: int = 0
     mqtt: tuple[str, int] | None = None
     given: Sequence[Event] | None = None
+    twin: bool = True

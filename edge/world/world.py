@@ -140,6 +140,8 @@ class World:
         if self.cabinets:
             self.cabinets.tick(now)
         self.streets.step(trips, buses)
+        if self.cabinets:
+            self.cabinets.look()
         for event in active:
             waits = event.what == "crash" and not self.streets.crashes.happen(event, now)
             if event.happened_ms is None and not waits:
