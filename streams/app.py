@@ -31,7 +31,7 @@ from citybrain.streams.metrics import WorkerMetrics
 from citybrain.streams.outputs import Outputs
 from citybrain.streams.present import Present
 from citybrain.streams.shell import Shell
-from citybrain.streams.snapshots import KafkaStore
+from citybrain.streams.snapshots import KafkaStore, prepare
 from citybrain.streams.stages import STAGES
 from citybrain.topics import TOPICS, full_name
 
@@ -133,6 +133,7 @@ class Worker:
         self._turn = asyncio.Lock()
         # Faust seeks while shells are still opening; it has to wait for what they find.
         self._settled = asyncio.Event()
+        self._opening: asyncio.Task[None] | None = None
         self._stopping = False
         self._failure: asyncio.Future[None] | None = None
         self._app = self._build(data)
@@ -190,7 +191,7 @@ class Worker:
             stream_buffer_maxsize=BUFFERED_MESSAGES,
             stream_wait_empty=False,
             stream_recovery_delay=0.0,
-            broker_session_timeout=10.0,
+            broker_session_timeout=15.0,
             broker_heartbeat_interval=3.0,
             Monitor=_Quiet,
             value_serializer="raw",
@@ -242,26 +243,45 @@ class Worker:
             raise
 
     async def _assigned(self, assigned: set[TP]) -> None:
-        try:
-            new = [p for p in sorted(assigned) if p.topic in self._stages and p not in self.shells]
-            opened = await asyncio.gather(*(self._open(self._stages[p.topic], p) for p in new))
-            self.shells.update(zip(new, opened, strict=True))
-            self._present.update(
-                {p: Present(patience_ms=STAGES[self._stages[p.topic]].patience_ms) for p in new}
-            )
-            self._settled.set()
-            self._metrics.assigned = True
-        except Exception as error:
-            self._fail(error)
-            raise
+        """Begin to open what is new. The consumer sends no heartbeat before this returns, so
+        whoever opened here for longer than a session would be put out and begin again."""
+        new = [p for p in sorted(assigned) if p.topic in self._stages and p not in self.shells]
+        self._metrics.opening = len(new)
+        self._opening = asyncio.create_task(self._open(new))
+        self._opening.add_done_callback(self._opened)
 
-    async def _open(self, stage: str, place: TP) -> Shell:
+    async def _open(self, places: Sequence[TP]) -> None:
+        begin = self._clock()
+        shells = {place: self._shell(self._stages[place.topic], place) for place in places}
+        stores = [store for _, store in shells.values()]
+        try:
+            await prepare(stores)
+            for place, (shell, _) in shells.items():
+                offset = await shell.open()
+                self._present[place] = Present(patience_ms=STAGES[shell.name].patience_ms)
+                _log.info("partition taken", stage=shell.name, partition=place.partition,
+                          offset=offset)  # fmt: skip
+        except BaseException:
+            for store in stores:
+                await store.close()
+            raise
+        self.shells.update({place: shell for place, (shell, _) in shells.items()})
+        self._settled.set()
+        self._metrics.assigned, self._metrics.opening = True, 0
+        _log.info("partitions open", number=len(places), took_ms=self._clock() - begin)
+
+    def _opened(self, task: "asyncio.Task[None]") -> None:
+        if not task.cancelled():
+            self._fail(task.exception())
+
+    def _shell(self, stage: str, place: TP) -> tuple[Shell, KafkaStore]:
         row = STAGES[stage]
+        store = KafkaStore(self._settings, self._city.id, stage, place.partition)
         shell = Shell(
             stage,
             place.partition,
             partial(row.make, self._city, place.partition),
-            KafkaStore(self._settings, self._city.id, stage, place.partition),
+            store,
             self._outputs.publish,
             partial(self._app.consumer.acknowledge, place),
             self._clock,
@@ -270,11 +290,7 @@ class Worker:
             row.snapshot_ms,
             self._metrics.timer(stage),
         )
-        begin = self._clock()
-        offset = await shell.open()
-        _log.info("partition taken", stage=stage, partition=place.partition, offset=offset,
-                  took_ms=self._clock() - begin)  # fmt: skip
-        return shell
+        return shell, store
 
     async def _look(self, place: TP, start: int, end: int) -> tuple[int, int | None]:
         """See `shell.Look`. A reader of its own: Faust's has passed this place already."""
@@ -293,7 +309,8 @@ class Worker:
     async def _revoked(self, revoked: set[TP]) -> None:
         """Save what is still ours; by the end of this the partitions may be another's."""
         self._settled.clear()
-        self._metrics.assigned = False
+        self._metrics.revoked()
+        await self._give_up_opening()
         try:
             async with self._turn:
                 for place in sorted(revoked):
@@ -306,7 +323,14 @@ class Worker:
             self._fail(error)
             raise
 
+    async def _give_up_opening(self) -> None:
+        if self._opening is not None:
+            self._opening.cancel()
+            await asyncio.wait([self._opening])
+            self._opening = None
+
     async def _leave(self) -> None:
+        await self._give_up_opening()
         async with self._turn:
             self._stopping = True
             for shell in self.shells.values():

@@ -31,8 +31,14 @@ class WorkerMetrics(Collector):
         self.shells: dict[Any, Shell] = {}
         self.lags: dict[Any, int] = {}
         self.assigned = False
+        self.opening = 0
         self._clock = clock
-        self._began_ms = clock()
+        self._began_ms = self._idle_ms = clock()
+        self._fruitless = 0
+        self._rebalances = Counter(
+            "citybrain_worker_rebalances", "How often all partitions were given back.",
+            registry=registry,
+        )  # fmt: skip
         self._seconds = Counter(
             "citybrain_stage_seconds", "Time spent by a stage, by part.", ["stage", "part"],
             registry=registry,
@@ -55,6 +61,14 @@ class WorkerMetrics(Collector):
                 counter.inc(time.perf_counter() - begin)
 
         return measure
+
+    def revoked(self) -> None:
+        """All partitions are about to be given back."""
+        self._rebalances.inc()
+        fruitful = any(s.applied_ms >= self._idle_ms for s in self.shells.values())
+        self._fruitless = 0 if fruitful else self._fruitless + 1
+        self._idle_ms = self._clock()
+        self.assigned, self.opening = False, 0
 
     def lag(self, place: Any) -> int:
         """Records of a partition that are not taken yet."""
@@ -114,9 +128,8 @@ class WorkerMetrics(Collector):
         """Well if every partition that has records waiting takes them."""
         now = self._clock()
         if not self.shells:
-            ok = self.assigned or now - self._began_ms < STALLED_MS
-            spare = "a partition; other workers have them all"
-            return Health(ok=ok, waiting=spare if self.assigned else "Kafka to assign partitions")
+            ok = self.assigned or now - self._idle_ms < STALLED_MS
+            return Health(ok=ok, waiting=self._waiting())
         stuck = [
             f"{shell.name}/{shell.partition}"
             for place, shell in list(self.shells.items())
@@ -128,3 +141,13 @@ class WorkerMetrics(Collector):
             progress_ms=max(shell.applied_ms for shell in list(self.shells.values())),
             facts={"partitions": len(self.shells), "lag": sum(map(self.lag, list(self.shells)))},
         )
+
+    def _waiting(self) -> str:
+        if self.assigned:
+            return "a partition; other workers have them all"
+        what = (
+            f"{self.opening} partitions to open" if self.opening else "Kafka to assign partitions"
+        )
+        if self._fruitless > 1:
+            return f"{what} (given back {self._fruitless} times with no record taken)"
+        return what

@@ -97,3 +97,22 @@ async def test_a_worker_without_partitions_is_unwell_only_if_nobody_assigns_any(
     assert not metrics.health().ok
     metrics.assigned = True
     assert metrics.health().ok
+
+
+async def test_health_says_when_a_worker_joins_again_and_again_and_takes_nothing(
+    city: City,
+) -> None:
+    clock = Clock()
+    _, metrics, _ = await worker(city, clock)
+    metrics.revoked()
+    metrics.shells.clear()
+    assert metrics.health().ok, "an ordinary rebalance is no illness"
+    for _ in range(2):
+        clock.now_ms += STALLED_MS // 2
+        metrics.opening = 12
+        assert "12 partitions to open" in metrics.health().waiting
+        metrics.revoked()
+    clock.now_ms += STALLED_MS
+    ill = metrics.health()
+    assert not ill.ok
+    assert "given back 2 times with no record taken" in ill.waiting
