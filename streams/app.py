@@ -64,18 +64,9 @@ class _Thread(driver.AIOKafkaConsumerThread):
             consumer.seek(place, offset)
 
 
-class _Listener(driver.ConsumerRebalanceListener):
-    async def on_partitions_assigned(self, assigned: Any) -> None:
-        # aiokafka begins its heartbeats when this returns. Restoring large states may take
-        # longer than the session; the group would give us up again and again.
-        self._thread._ensure_consumer()._coordinator._start_heartbeat_task()
-        await super().on_partitions_assigned(assigned)
-
-
 class _Consumer(driver.Consumer):
     """Reads from where the shells' states end; commits only what they acknowledge."""
 
-    RebalanceListener = _Listener
     worker: "Worker"
     _thread: _Thread
 
