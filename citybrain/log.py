@@ -4,6 +4,7 @@ import logging
 import sys
 import time
 from collections.abc import Callable
+from typing import TextIO
 
 import structlog
 
@@ -32,6 +33,36 @@ class Repeats(logging.Filter):
         return True
 
 
+class Steady:
+    """A stream for logs that never ends its process: logs often lie on the disk that is full.
+
+    What cannot be written is counted, and that is said as soon as writing works again.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self.lost = 0
+
+    def write(self, text: str) -> int:
+        """As a text stream; how much was written."""
+        try:
+            if self.lost:
+                self._stream.write(f"{self.lost} writes to this log were lost\n")
+                self._stream.flush()
+                self.lost = 0
+            return self._stream.write(text)
+        except OSError:
+            self.lost += 1
+            return 0
+
+    def flush(self) -> None:
+        """As a text stream."""
+        try:
+            self._stream.flush()
+        except OSError:
+            self.lost += 1
+
+
 def configure(process: str, level: str = "info") -> None:
     """Set up logging of this process; `process` is on every line."""
     number = logging.getLevelNamesMapping()[level.upper()]
@@ -48,7 +79,7 @@ def configure(process: str, level: str = "info") -> None:
     structlog.configure(
         processors=[*shared, structlog.processors.format_exc_info, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(number),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.PrintLoggerFactory(Steady(sys.stderr)),  # type: ignore[arg-type]  # print needs write and flush
     )
     structlog.contextvars.bind_contextvars(process=process)
     # Libraries speak through the standard module: same stream, same form.

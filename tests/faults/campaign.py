@@ -89,20 +89,20 @@ async def _run(plan: Plan, folder: Path) -> Report:
         following = asyncio.create_task(follower.run())
         loading = asyncio.create_task(load.run())
         try:
-            if await _catch_up(cluster, load, follower, loading, following) < 0:
+            if await catch_up(cluster, load, follower, loading, following) < 0:
                 report.differences.append("the engine never came up")
                 return report
             names, rng = plan.drawn()
             for name in names:
                 blow = await _strike(name, FAULTS[name], cluster, load, rng, begin)
-                blow.behind_s = await _catch_up(cluster, load, follower, loading, following)
+                blow.behind_s = await catch_up(cluster, load, follower, loading, following)
                 report.blows.append(blow)
                 _say(blow)
                 if blow.behind_s < 0:
                     report.differences.append(f"not up to date {CATCH_UP_S:.0f} s after {name}")
             while load.truth.accepted < plan.readings:
                 await asyncio.sleep(1)
-            await _finish(cluster, load, loading, follower, report)
+            await finish(cluster, load, loading, follower, report)
         finally:
             for task in (following, loading):
                 task.cancel()
@@ -122,7 +122,7 @@ async def _strike(
     return Blow(at - begin, name, target, time.monotonic() - at, -1.0)
 
 
-async def _catch_up(
+async def catch_up(
     cluster: Cluster,
     load: Load,
     follower: Follower,
@@ -144,7 +144,7 @@ async def _catch_up(
     return -1.0
 
 
-async def _finish(
+async def finish(
     cluster: Cluster,
     load: Load,
     loading: "asyncio.Task[None]",

@@ -40,6 +40,9 @@ BUSY = {
     "delete.retention.ms": "1000",
     "max.compaction.lag.ms": "10000",
 }
+# For hours at work: logs are cut after a few minutes, as they are after their days elsewhere.
+SHORT = {"retention.ms": "120000", "segment.ms": "20000", "segment.bytes": str(16 << 20)}
+LOGS = dict.fromkeys(("readings", "stats", "backfill", "findings", "forecasts"), SHORT)
 COMPACTED = {name: BUSY for name, topic in topics.TOPICS.items() if topic.compact}
 
 
@@ -220,7 +223,9 @@ class Receiver:
 class Cluster:
     """An asynchronous context manager: everything is up, and ends with it."""
 
-    def __init__(self, folder: Path, sensors: int, workers: int = 3) -> None:
+    def __init__(
+        self, folder: Path, sensors: int, workers: int = 3, short_logs: bool = False
+    ) -> None:
         self.folder = folder
         self.city = write_pack(folder / "pack", "trial", sensors)
         self.proxies = Proxies(3)
@@ -228,6 +233,7 @@ class Cluster:
             folder / "kafka", nodes=3, heap_mb=256, doors=self.proxies.ports,
             properties={"log.cleaner.backoff.ms": 2_000, "log.retention.check.interval.ms": 5_000},
         )  # fmt: skip
+        self._overrides = COMPACTED | (LOGS if short_logs else {})
         self.receiver = Receiver()
         self.workers: dict[str, Kept] = {}
         self.agents: dict[str, Kept] = {}
@@ -240,7 +246,7 @@ class Cluster:
         try:
             await self.proxies.start([self.broker.door(n) for n in (1, 2, 3)])
             kafka = self.broker.settings
-            await topics.ensure(kafka, self.city.id, self.city.partitions, 3, COMPACTED)
+            await topics.ensure(kafka, self.city.id, self.city.partitions, 3, self._overrides)
             for agent in AGENTS:
                 await self._add_agent(agent)
             for _ in range(self._count):

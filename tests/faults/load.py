@@ -156,7 +156,9 @@ class Device:
             if answer.status_code in (202, 422):
                 self._answered(post, answer.json(), lost, ahead or self.ahead)
                 return
-            assert answer.status_code in (429, 503), answer.text
+            assert answer.status_code == 429 or answer.status_code >= 500, answer.text
+            # An agent that ends in the middle of a request does not say what became of it.
+            lost += answer.status_code >= 500
             await asyncio.sleep(0.5)
 
     def _answered(self, post: Post, said: dict[str, Any], lost: int, ahead: bool) -> None:
