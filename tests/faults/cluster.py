@@ -5,6 +5,7 @@ was stopped on purpose.
 """
 
 import asyncio
+import ctypes
 import json
 import os
 import resource
@@ -168,7 +169,7 @@ class Kept:
         with self.log.open("ab") as out:
             self._process = await asyncio.create_subprocess_exec(
                 sys.executable, "-m", *module, *self.words, stdout=out, stderr=out,
-                env={**os.environ, "PYTHONUNBUFFERED": "1"},
+                env={**os.environ, "PYTHONUNBUFFERED": "1"}, preexec_fn=_die_with_us,
             )  # fmt: skip
 
     async def _keep(self) -> None:
@@ -181,6 +182,14 @@ class Kept:
             self._expected = False
             await asyncio.sleep(AGAIN_S)
             await self._spawn()
+
+
+_libc = ctypes.CDLL(None)
+
+
+def _die_with_us() -> None:
+    """The kernel kills a child of ours when we die, however that happens (Linux)."""
+    _libc.prctl(1, signal.SIGKILL)
 
 
 def _last_words(log: Path) -> str:

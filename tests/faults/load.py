@@ -22,6 +22,8 @@ PANE_MS = 10_000
 PER_SECOND = 10
 HIGH, RAISE_AT, CLEAR_AT = 90.0, 70.0, 60.0
 EPISODE_MS = 60_000
+MOST_SECONDS = 20
+"""So much goes into one request of a device that has something to make up for."""
 
 
 @dataclass(slots=True)
@@ -71,12 +73,11 @@ class Truth:
 
 
 @dataclass(slots=True)
-class Post:
-    """One second of one gateway: rows sensor by sensor within each moment."""
+class Second:
+    """One second of one gateway. values: [moment, sensor]."""
 
-    second_ms: int
-    values: npt.NDArray[np.float64]  # [moment, sensor]
-    body: bytes
+    start_ms: int
+    values: npt.NDArray[np.float64]
 
 
 class Device:
@@ -88,13 +89,10 @@ class Device:
         self.first = truth.names.index(self.names[0])
         self.truth = truth
         self.rng = np.random.default_rng([seed, self.first])
-        self.waiting: list[Post] = []
+        self.waiting: list[Second] = []
         self.url = self.token = ""
         self.ahead = False
         self._words = pa.array(self.names)
-        self._kind = pa.DictionaryArray.from_arrays(
-            np.zeros(len(self.names) * PER_SECOND, np.int32), [KIND]
-        )
         self._more = asyncio.Event()
         self._over = False
 
@@ -105,21 +103,27 @@ class Device:
         for episode in self.truth.episodes:
             if episode.start_ms <= second_ms < episode.end_ms and episode.sensor in self.names:
                 values[:, self.names.index(episode.sensor)] = HIGH
-        times = second_ms + np.arange(PER_SECOND, dtype=np.int64) * (1000 // PER_SECOND)
+        self.truth.sent += values.size
+        self.waiting.append(Second(second_ms, values))
+        self._more.set()
+
+    def _body(self, seconds: list[Second]) -> bytes:
+        """All of it, moment by moment, as Arrow."""
+        n, moments = len(self.names), PER_SECOND * len(seconds)
+        step = np.arange(PER_SECOND, dtype=np.int64) * (1000 // PER_SECOND)
+        times = np.concatenate([second.start_ms + step for second in seconds])
         table = pa.table({
             "sensor": pa.DictionaryArray.from_arrays(
-                np.tile(np.arange(n, dtype=np.int32), PER_SECOND), self._words
+                np.tile(np.arange(n, dtype=np.int32), moments), self._words
             ),
-            "kind": self._kind,
+            "kind": pa.DictionaryArray.from_arrays(np.zeros(n * moments, np.int32), [KIND]),
             "time": np.repeat(times, n),
-            "value": values.ravel(),
+            "value": np.concatenate([second.values.ravel() for second in seconds]),
         })  # fmt: skip
         sink = pa.BufferOutputStream()
         with pa.ipc.new_stream(sink, table.schema) as writer:
             writer.write_table(table)
-        self.truth.sent += values.size
-        self.waiting.append(Post(second_ms, values, sink.getvalue().to_pybytes()))
-        self._more.set()
+        return sink.getvalue().to_pybytes()
 
     def finish(self) -> None:
         """Nothing more is measured; `run` ends when everything has its answer."""
@@ -140,42 +144,47 @@ class Device:
                     self._more.clear()
                     await self._more.wait()
                     continue
-                await self._send(web, self.waiting[0])
-                self.waiting.pop(0)
+                seconds = self.waiting[:MOST_SECONDS]
+                await self._send(web, seconds)
+                del self.waiting[: len(seconds)]
 
-    async def _send(self, web: httpx.AsyncClient, post: Post) -> None:
-        lost = 0
+    async def _send(self, web: httpx.AsyncClient, seconds: list[Second]) -> None:
+        lost, body = 0, self._body(seconds)
         while True:
             ahead = self.ahead
             try:
-                answer = await web.post(f"{self.url}/readings", content=post.body)
+                answer = await web.post(f"{self.url}/readings", content=body)
             except httpx.HTTPError:
                 lost += 1
                 await asyncio.sleep(0.2)
                 continue
             if answer.status_code in (202, 422):
-                self._answered(post, answer.json(), lost, ahead or self.ahead)
+                self._answered(seconds, answer.json(), lost, ahead or self.ahead)
                 return
             assert answer.status_code == 429 or answer.status_code >= 500, answer.text
             # An agent that ends in the middle of a request does not say what became of it.
             lost += answer.status_code >= 500
             await asyncio.sleep(0.5)
 
-    def _answered(self, post: Post, said: dict[str, Any], lost: int, ahead: bool) -> None:
-        count, truth = post.values.size, self.truth
-        row = truth.pane(post.second_ms)
+    def _answered(
+        self, seconds: list[Second], said: dict[str, Any], lost: int, ahead: bool
+    ) -> None:
+        count, truth = sum(second.values.size for second in seconds), self.truth
         cells = slice(self.first, self.first + len(self.names))
         if said["accepted"] + said["duplicate"] == count:
-            truth.count[row, cells] += PER_SECOND
-            truth.total[row, cells] += post.values.sum(axis=0)
+            for second in seconds:
+                row = truth.pane(second.start_ms)
+                truth.count[row, cells] += PER_SECOND
+                truth.total[row, cells] += second.values.sum(axis=0)
             truth.accepted += count
             truth.late_by_clock += count if ahead else 0
             return
         assert said["refused"] == count, f"neither all nor nothing: {said}"
         truth.refused[said["refusals"][0]["reason"]] += count
         if lost:
-            truth.unsure |= {(row, i) for i in range(cells.start, cells.stop)}
             truth.unsure_readings += count
+            rows = [truth.pane(second.start_ms) for second in seconds]
+            truth.unsure |= {(row, i) for row in rows for i in range(cells.start, cells.stop)}
 
 
 class Load:
@@ -218,7 +227,7 @@ class Load:
 
     @property
     def waiting(self) -> int:
-        """Batches that no agent has taken yet."""
+        """Seconds of gateways that no agent has taken yet."""
         return sum(len(device.waiting) for device in self.devices)
 
     def quieten(self) -> None:
