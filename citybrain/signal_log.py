@@ -45,7 +45,7 @@ class Shown(msgspec.Struct, frozen=True, kw_only=True):
     is shown or being changed to; stage_ms: for how long all of it has been green, -1 while it
     is being changed to. lamps: r, y or g for each group in the order of its table. ready_ms:
     for each stage, in the order of the junction's, how long until it would be fully shown.
-    calls: pedestrian groups that somebody waits at.
+    calls: pedestrian groups that somebody waits at. lamp_ms: for how long each lamp has been so.
     """
 
     junction: str
@@ -56,6 +56,7 @@ class Shown(msgspec.Struct, frozen=True, kw_only=True):
     lamps: str
     ready_ms: list[int]
     calls: list[str] = []
+    lamp_ms: list[int] = []
 
 
 class Measured(msgspec.Struct, frozen=True, kw_only=True):

@@ -86,6 +86,7 @@ class Sequencer:
             lamps="".join(state.lamp[0] for state in self._groups.values()),
             ready_ms=[self.ready_in_ms(now_ms, stage) for stage in self.stages],
             calls=sorted(self.calls),
+            lamp_ms=[now_ms - state.since_ms for state in self._groups.values()],
         )
 
     def restart(self, now_ms: int) -> None:

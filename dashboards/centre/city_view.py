@@ -3,6 +3,7 @@
 from typing import Any
 
 from citybrain.city import City
+from citybrain.dashboards.centre.signals_view import junctions
 
 
 def describe(city: City) -> dict[str, Any]:
@@ -48,6 +49,7 @@ def describe(city: City) -> dict[str, Any]:
         "rosters": {
             shard: {kind: city.roster(shard, kind) for kind in city.kinds} for shard in city.shards
         },
+        "junctions": junctions(city),
         "roads": {
             "type": "FeatureCollection",
             "features": [

@@ -11,7 +11,7 @@ import msgspec
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.errors import KafkaError
 
-from citybrain import findings, forecasts, log, stats
+from citybrain import findings, forecasts, log, signal_log, stats
 from citybrain.accounts import Account
 from citybrain.alerts import Alert
 from citybrain.changes import CURRENT_PACK
@@ -26,17 +26,20 @@ from citybrain.findings import CommandResult, LinkState
 from citybrain.fits import decoder as fits_decoder
 from citybrain.kafka import KafkaSettings, consumer_arguments, started
 from citybrain.kinds import HOUR
+from citybrain.signals import Plan
 from citybrain.topics import TOPICS, full_name
 
 LOOK_BACK_MS = 2 * HOUR
 LOOK_BACK_RECORDS = 20_000
+RECENT_MS = {"detector-states": 30_000, "signal-plans": 30_000}
+"""Topics of which only the present counts: so far back is enough."""
 QUIET_POLLS = 8
 """Empty polls after which a partition's end counts as reached (its last record may be a mark
 of a transaction, which is never handed out)."""
 
 READ = (
     "accounts", "models", "packs", "alerts", "link-states", "findings", "forecasts", "stats",
-    "command-results",
+    "command-results", "detector-states", "signal-plans",
 )  # fmt: skip
 
 _T = TypeVar("_T", bound=msgspec.Struct)
@@ -131,9 +134,11 @@ class Feed:
         """Go to where reading begins, or went on last time; returns the ends as they are now."""
         begins = await consumer.beginning_offsets(partitions)
         ends: dict[TopicPartition, int] = await consumer.end_offsets(partitions)
-        since = self._clock() - LOOK_BACK_MS
+        now_ms = self._clock()
         logs = [p for p in partitions if not TOPICS[self._short[p.topic]].compact]
-        at = await consumer.offsets_for_times(dict.fromkeys(logs, since))
+        at = await consumer.offsets_for_times(
+            {p: now_ms - RECENT_MS.get(self._short[p.topic], LOOK_BACK_MS) for p in logs}
+        )
         for partition in partitions:
             begin, end = begins[partition], ends[partition]
             if partition in at:
@@ -185,6 +190,12 @@ class Feed:
                 rules = stats.decode(value, self._rosters)
                 if key == CURRENT_PACK and isinstance(rules, stats.Rules):
                     state.take_rules(rules)
+            case "detector-states":
+                entry = signal_log.decode(value)
+                if isinstance(entry, signal_log.Report):
+                    state.signals.take_report(entry)
+            case "signal-plans":
+                state.signals.take_plan(_decode(value, Plan))
             case "models":
                 try:
                     state.take_fit(fits_decoder.decode(value))

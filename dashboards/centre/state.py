@@ -15,6 +15,7 @@ from citybrain.alerts import Alert
 from citybrain.changes import Settings
 from citybrain.city import City
 from citybrain.dashboards.centre.frames import Floats, Frame, Frames
+from citybrain.dashboards.centre.signals_view import SignalsState, SignalsView
 from citybrain.findings import Entry, Finding, LinkState, Progress
 from citybrain.fits import Demotion, Fit, Record
 from citybrain.forecasts import Forecast
@@ -82,6 +83,7 @@ class Changes(msgspec.Struct, frozen=True, kw_only=True):
     links: list[LinkState] = []
     alerts: list[Alert] = []
     gone: list[str] = []
+    signals: SignalsView | None = None
 
 
 class CityState:
@@ -106,6 +108,7 @@ class CityState:
         self._new_links: dict[str, LinkState] = {}
         self._new_alerts: dict[str, Alert] = {}
         self._gone: list[str] = []
+        self.signals = SignalsState(city)
 
     def take_stats(self, record: Decoded) -> None:
         """A closed window, or the word that a shard's watermark passed."""
@@ -190,7 +193,9 @@ class CityState:
 
     def changes(self, now_ms: int) -> Changes | None:
         """What happened since the last call, None if nothing did."""
-        if not (self._new_windows or self._new_links or self._new_alerts or self._gone):
+        signals = self.signals.changes()
+        news = (self._new_windows, self._new_links, self._new_alerts, self._gone, signals)
+        if not any(news):
             return None
         changes = Changes(
             now_ms=now_ms,
@@ -203,6 +208,7 @@ class CityState:
             links=list(self._new_links.values()),
             alerts=list(self._new_alerts.values()),
             gone=list(self._gone),
+            signals=signals,
         )
         self._new_windows.clear()
         self._new_links.clear()
@@ -226,6 +232,7 @@ class CityState:
             windows=[_view(*key, frame) for key, frame in self.frames.latest().items()],
             links=list(self._links.values()),
             alerts=list(self._alerts.values()),
+            signals=self.signals.snapshot(),
         )
 
     def figures(self, now_ms: int) -> Figures:

@@ -26,7 +26,8 @@ _HOLDS_S = (0, 3, 6, 9, 12, 15, 21, 27)  # "stay for so long" that are tried
 _MIN_GREEN_S, _MAX_GREEN_S = 5.0, 20  # of a stage in the model's plain rule
 _WORTH_S, _BUSY = 20.0, 4.0  # a stage is kept so long while a lane has so many to discharge
 _GONE = 1.0  # fewer vehicles than this are no queue
-_MAX_RED_S = 100.0  # recall: no vehicle group is red for longer
+_MAX_RED_S = 100.0  # recall: no vehicle group is red for longer,
+_BEFORE_S = 20.0  # and none comes so near to what its table allows
 _PATIENCE_S = 60.0  # who has waited so long counts twice
 _FULL = 0.4  # less room than this beyond the junction: next to nothing leaves
 _HELD = 0.8  # share of its flow that a permitted turn loses while opponents flow
@@ -42,6 +43,9 @@ class Horizon:
         self._names = useful_stages(junction)
         self._moves = [move.group for move in junction.movements]
         self._walks = np.array([groups[g].kind == "pedestrian" for g in self._moves])
+        self._longest_s = np.array(
+            [min(_MAX_RED_S, (groups[g].max_red_ms or 1e9) / 1000 - _BEFORE_S) for g in self._moves]
+        )
         self._rates, self._yields, self._foes = _service(
             junction, [green[name] for name in self._names]
         )
@@ -110,13 +114,13 @@ class Horizon:
     def _overdue(self, view: View) -> Decision | None:
         """The stage that ends the longest red, if that red has come to its limit."""
         red = np.where(self._walks, view.waited_s, view.red_s)
-        red = np.where(self._opens.any(axis=0), red, 0.0)
+        red = np.where(self._opens.any(axis=0), red - self._longest_s, -1.0)
         worst = int(np.argmax(red))
-        if red[worst] < _MAX_RED_S:
+        if red[worst] < 0:
             return None
         fit = [k for k in range(len(self._names)) if self._opens[k, worst]]
         k = max(fit, key=lambda k: (float((view.queue * self._opens[k]).sum()), -k))
-        group, lasted = self._moves[worst], f"{red[worst]:.0f}"
+        group, lasted = self._moves[worst], f"{red[worst] + self._longest_s[worst]:.0f}"
         return Decision(
             self._names[k], f"{group} red for {lasted} s", f"{group} 红灯已 {lasted} 秒"
         )

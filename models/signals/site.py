@@ -83,8 +83,12 @@ class Site:
         self.shown = shown
         lamps = np.frombuffer(shown.lamps.encode(), dtype=np.uint8)[self._lamp_of]
         red = lamps != ord("g")
-        fresh = np.where(self._red_since < 0, shown.at_ms, self._red_since)
-        self._red_since = np.where(red, fresh, -1)
+        since = np.full(len(self._moves), shown.at_ms, dtype=np.int64)
+        if len(shown.lamp_ms) == len(self._groups):
+            since -= np.array(shown.lamp_ms, dtype=np.int64)[self._lamp_of]
+        # Yellow counts as red, and what was red before we heard of it was red all the same.
+        since = np.where(self._red_since < 0, since, np.minimum(since, self._red_since))
+        self._red_since = np.where(red, since, -1)
         return True
 
     def learn(self, states: Mapping[str, DetectorState]) -> None:

@@ -1,6 +1,7 @@
 // The city's own road network, coloured by live state; stations and alerts on it.
 import { h } from "/app/dom.js";
 import { PALETTES, ROAD_STATES, SEVERITY, UNKNOWN, icon, NUMERALS } from "/app/symbols.js";
+import { SOURCES, SOURCE_COLOURS, features } from "/app/signals.js";
 import { mainKind } from "/app/store.js";
 import { measure, named, t, unit } from "/app/text.js";
 
@@ -61,7 +62,7 @@ class MapView {
     this.map.addControl(new library.ScaleControl({ maxWidth: 120, unit: "metric" }), "bottom-right");
     this.map.on("load", () => this.loaded());
     this.map.on("click", (event) => this.click(event));
-    for (const layer of ["roads", "stations", "alerts", "detectors"]) {
+    for (const layer of ["roads", "stations", "alerts", "detectors", "junctions"]) {
       this.map.on("mouseenter", layer, () => (this.map.getCanvas().style.cursor = "pointer"));
       this.map.on("mouseleave", layer, () => (this.map.getCanvas().style.cursor = ""));
     }
@@ -99,6 +100,7 @@ class MapView {
         zones: { type: "geojson", data: this.zoneLabels() },
         detectors: { ...empty },
         stations: { ...empty },
+        junctions: { ...empty },
         alerts: { ...empty },
         chosen: { ...empty },
       },
@@ -135,6 +137,8 @@ class MapView {
         paint: { "text-color": look.zone, "text-halo-color": look.halo, "text-halo-width": 2.2 } },
       { id: "detectors", type: "circle", source: "detectors", minzoom: 13.2,
         paint: { "circle-radius": ["interpolate", ["linear"], ["zoom"], 13, 1.5, 17, 4.5], "circle-color": ["case", ["get", "stale"], look.edge, look.ink], "circle-stroke-color": look.casing, "circle-stroke-width": 1, "circle-opacity": 0.6, "circle-stroke-opacity": 0.8 } },
+      { id: "junctions", type: "circle", source: "junctions", minzoom: 11.5,
+        paint: { "circle-radius": ["interpolate", ["linear"], ["zoom"], 12, 3.5, 15, 7, 17, 11], "circle-color": look.ground, "circle-stroke-color": ["match", ["get", "source"], ...Object.entries(SOURCE_COLOURS).flat(), look.edge], "circle-stroke-width": ["match", ["get", "source"], "emergency", 4.5, "local", 2, 3] } },
       { id: "stations", type: "symbol", source: "stations",
         layout: { "icon-image": ["case", ["get", "stale"], "pill-stale", "pill"], "icon-text-fit": "both", "icon-text-fit-padding": [3, 6, 3, 6], "text-field": ["get", "label"], "text-size": 12, "text-font": font, "icon-allow-overlap": false, "text-allow-overlap": false, "symbol-sort-key": ["get", "order"] },
         paint: { "text-color": ["case", ["get", "stale"], look.dim, look.ink] } },
@@ -201,7 +205,9 @@ class MapView {
     const colours = this.colours();
     this.legend.replaceChildren(...ROAD_STATES.map((state) =>
       h("span", { class: "legend-item" },
-        h("i", { class: `swatch ${state}`, style: { background: colours[state] } }), t(`road.${state}`))));
+        h("i", { class: `swatch ${state}`, style: { background: colours[state] } }), t(`road.${state}`))),
+      ...(Object.keys(city.junctions ?? {}).length ? SOURCES.slice(0, 4) : []).map((source) =>
+        h("span", { class: "legend-item" }, h("i", { class: `source ${source}` }), t(`signals.legend.${source}`))));
   }
 
   dirty(all) {
@@ -242,6 +248,7 @@ class MapView {
     }
     this.set("stations", stations);
     this.set("detectors", detectors);
+    this.set("junctions", features(store));
     this.set("alerts", [...store.alerts.values()].filter((a) => a.active && !a.suppressed_by && a.shelved_until_ms <= now)
       .map((alert) => ({ alert, at: this.placeOf(alert) }))
       .filter(({ at }) => at)
@@ -282,8 +289,10 @@ class MapView {
     const hit = (layer) => this.map.queryRenderedFeatures(near, { layers: [layer] })[0]?.properties.id;
     const alert = hit("alerts");
     const sensor = hit("stations") ?? hit("detectors");
+    const junction = hit("junctions");
     const road = hit("roads");
     if (alert) this.store.selectAlert(alert);
+    else if (junction) this.store.selectJunction(junction);
     else if (sensor) this.store.selectSensor(sensor, this.shown);
     else if (road) this.store.selectLink(road);
   }
@@ -291,15 +300,15 @@ class MapView {
   /** Shows what was selected, from wherever it was selected. */
   follow(what) {
     if (!this.ready) return;
-    const { alert, sensor, link } = this.store.selected;
-    const features = [];
+    const { alert, sensor, link, junction } = this.store.selected;
+    const chosen = [];
     const road = this.links.get(link);
-    if (road) features.push(road);
+    if (road) chosen.push(road);
     const record = alert && this.store.alerts.get(alert);
-    const one = this.store.city.sensors[sensor];
+    const one = this.store.city.sensors[sensor] ?? this.store.city.junctions?.[junction];
     const at = record ? this.placeOf(record) : one ? [one.lon, one.lat] : road && middle(road.geometry.coordinates);
-    if (at) features.push({ type: "Feature", geometry: { type: "Point", coordinates: at }, properties: {} });
-    this.set("chosen", features);
+    if (at) chosen.push({ type: "Feature", geometry: { type: "Point", coordinates: at }, properties: {} });
+    this.set("chosen", chosen);
     if (at && what && "alert" in what && alert) {
       const zoom = record.place.link || record.place.sensor ? Math.max(this.map.getZoom(), 15.2) : this.map.getZoom();
       const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;

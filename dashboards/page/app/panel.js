@@ -1,5 +1,6 @@
 // The selected sensor: its values, what was forecast beside them, and how complete they are.
 import { h, put } from "/app/dom.js";
+import { comparison, junctionMain, junctionSide } from "/app/signals.js";
 import { icon } from "/app/symbols.js";
 import { age, current, dayTime, hourMinute, measure, named, number, percent, t, unit } from "/app/text.js";
 
@@ -12,10 +13,10 @@ export class Panel {
     this.links = new Map(store.city.roads.features.map((road) => [road.properties.id, road.properties]));
     this.words();
     store.addEventListener("select", ({ detail }) => {
-      if ("sensor" in detail || "kind" in detail || "link" in detail) this.show();
+      if ("sensor" in detail || "kind" in detail || "link" in detail || "junction" in detail) this.show();
     });
     store.addEventListener("change", ({ detail }) => this.take(detail));
-    store.addEventListener("snapshot", () => this.load());
+    store.addEventListener("snapshot", () => (store.selected.sensor ? this.load() : this.show()));
     new ResizeObserver(() => this.resize()).observe(node);
     setInterval(() => this.tick(), 1_000);
   }
@@ -25,20 +26,24 @@ export class Panel {
     this.plot = h("div", { class: "plot" });
     this.note = h("div", { class: "plot-note", role: "status" });
     this.side = h("div", { class: "panel-side" });
-    this.node.replaceChildren(this.side, h("div", { class: "panel-main" }, this.facts, this.plot, this.note));
+    this.spoken = h("div", { class: "panel-words" });
+    this.node.replaceChildren(this.side, h("div", { class: "panel-main" }, this.facts, this.plot, this.spoken, this.note));
     this.show();
   }
 
   show() {
     const { sensor, link } = this.store.selected;
+    this.spoken.replaceChildren();
     this.chart?.destroy();
     this.chart = null;
     this.series = null;
     this.plot.replaceChildren();
     put(this.note, "");
     if (!sensor) {
-      this.side.replaceChildren(...(link ? this.road(link) : this.hint()));
+      const junction = this.store.selected.junction;
+      this.side.replaceChildren(...(junction ? junctionSide(this.store, junction) : link ? this.road(link) : this.hint()));
       this.facts.replaceChildren();
+      this.spoken.replaceChildren(...(junction ? junctionMain(this.store, junction) : comparison(this.store)));
       return;
     }
     const one = this.store.city.sensors[sensor];
@@ -64,6 +69,13 @@ export class Panel {
     );
     this.tick();
     this.load();
+  }
+
+  /** Signals have changed: say it, if that is what is shown. */
+  refresh(signals) {
+    const junction = this.store.selected.junction;
+    const mine = junction ? signals.junctions.some((one) => one.junction === junction) : signals.measured.length > 0;
+    if (mine && !this.spoken.contains(document.activeElement)) this.show();
   }
 
   hint() {
@@ -106,6 +118,7 @@ export class Panel {
   take(change) {
     const { sensor, kind } = this.store.selected;
     if (!sensor) {
+      if (change.signals && !this.store.selected.link) this.refresh(change.signals);
       if (this.store.selected.link && change.links.some((link) => link.link === this.store.selected.link)) this.show();
       return;
     }

@@ -9,12 +9,14 @@ export class Store extends EventTarget {
     this.links = new Map();
     this.alerts = new Map();
     this.values = new Map(); // sensor -> {kind: {value, seen, expected, start_ms, window_ms}}
+    this.junctions = new Map();
+    this.measured = new Map(); // live, twin -> what that run costs people
     this.figures = null;
     this.ready = false;
     this.waiting = "broker";
     this.status = "reconnecting";
     this.skew = 0; // server's clock less ours
-    this.selected = { alert: null, sensor: null, kind: null, link: null };
+    this.selected = { alert: null, sensor: null, kind: null, link: null, junction: null };
     this.changedLinks = new Set();
   }
 
@@ -52,6 +54,8 @@ export class Store extends EventTarget {
     for (const alert of change.alerts) this.alerts.set(alert.id, alert);
     for (const id of change.gone) this.alerts.delete(id);
     for (const window of change.windows) this.takeWindow(window);
+    for (const one of change.signals?.junctions ?? []) this.junctions.set(one.junction, one);
+    for (const one of change.signals?.measured ?? []) this.measured.set(one.run, one);
     this.boundAlerts();
   }
 
@@ -91,7 +95,8 @@ export class Store extends EventTarget {
   }
 
   select(what) {
-    this.selected = { ...this.selected, ...what };
+    // A junction is chosen by itself; choosing anything else gives it up.
+    this.selected = { ...this.selected, junction: null, ...what };
     this.tell("select", what);
   }
 
@@ -119,6 +124,10 @@ export class Store extends EventTarget {
     const sensor = Object.entries(this.city.sensors).find(([, one]) => one.link === id);
     if (sensor) this.select({ alert: null, sensor: sensor[0], kind: mainKind(sensor[1]), link: id });
     else this.select({ alert: null, sensor: null, kind: null, link: id });
+  }
+
+  selectJunction(id) {
+    if (this.city.junctions?.[id]) this.select({ alert: null, sensor: null, kind: null, link: null, junction: id });
   }
 
   /** The sensor whose chart explains an alert: its own, else one of its road or zone. */
