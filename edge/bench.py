@@ -5,6 +5,7 @@ Each run is a process of its own (the simulator is a library with one state a pr
 
 import math
 import multiprocessing
+import xml.etree.ElementTree as ET
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
@@ -148,13 +149,67 @@ def _one(task: tuple[Scenario, str, int, Degraded | None, Sequence[Junction]]) -
     return run(scenario, controller, seed, degraded, found)
 
 
+def named(
+    net: str | None,
+    routes: str | None,
+    additional: str,
+    config: Path | None,
+    demand: int,
+    folder: Path,
+) -> Scenario:
+    """The scenario that a command line names; an hour from its first departure on, unless a
+    configuration says otherwise. folder: where the built-in city's demand is written.
+
+    Raises UsageError for options that do not go together.
+    """
+    if config is not None:
+        if net is not None or routes is not None:
+            raise UsageError("--sumocfg: give this, or --net and --routes, not both")
+        return sumocfg(config)
+    if net == "adlershof":
+        from citybrain.edge.world.bench_demand import adlershof
+
+        return adlershof(demand, folder)
+    if net is None or routes is None:
+        raise UsageError("--net: give a network with --routes, adlershof, or --sumocfg")
+    files = _files(Path(), routes)
+    begin = _first_departure(files)
+    return Scenario(
+        net=Path(net), routes=files, additional=_files(Path(), additional),
+        begin_s=begin, end_s=begin + 3600,
+    )  # fmt: skip
+
+
+def _first_departure(files: Sequence[Path]) -> int:
+    """Second of the first vehicle or flow of route files; 0 if none says."""
+    found = []
+    for path in files:
+        try:
+            for _, element in ET.iterparse(path):
+                told = element.get("depart") or element.get("begin")
+                if element.tag in ("vehicle", "trip", "flow") and told:
+                    found.append(_second(told))
+                element.clear()
+        except (ET.ParseError, OSError) as error:
+            raise UsageError(f"--routes: {path}: {error}") from error
+    return int(min(found, default=0.0))
+
+
+def _second(told: str) -> float:
+    """SUMO's time: seconds, or [days:]hours:minutes:seconds; words ("triggered") count as 0."""
+    try:
+        parts = [float(part) for part in told.split(":")]
+    except ValueError:
+        return 0.0
+    weights = (1.0, 60.0, 3_600.0, 86_400.0)
+    return sum(part * weight for part, weight in zip(reversed(parts), weights, strict=False))
+
+
 def sumocfg(path: Path) -> Scenario:
     """The scenario that a SUMO configuration names, with its times (an hour if it has none).
 
     Raises UsageError if the file is not one or lacks a network or routes.
     """
-    import xml.etree.ElementTree as ET
-
     try:
         root = ET.parse(path).getroot()
     except (ET.ParseError, OSError) as error:

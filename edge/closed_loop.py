@@ -9,10 +9,10 @@ import os
 import tempfile
 import time
 import xml.etree.ElementTree as ET
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -25,6 +25,7 @@ from citybrain.edge.sequencer import Sequencer
 from citybrain.edge.street import SumoStreet
 from citybrain.edge.walkers import Walkers
 from citybrain.edge.world.network import sumo_home
+from citybrain.models.signals.base import Decision
 from citybrain.models.signals.fixed import Fixed
 from citybrain.models.signals.site import Site
 from citybrain.signals import Degraded, DetectorState, Junction, Refusal
@@ -50,19 +51,26 @@ class Scenario:
     options: tuple[str, ...] = ()
 
 
-class _Loop:
+class Loop:
     """One junction in the loop: who decides for it, its sequencer, interlock and street."""
 
     def __init__(
         self, junction: Junction, controller: str, now_ms: int, street: SumoStreet
     ) -> None:
-        fixed = controller in ("fixed", "retimed")
-        self.site = None if fixed else Site(junction, controller)
+        self.junction = junction
+        self._fixed = controller in ("fixed", "retimed")
+        self.site = None if self._fixed else Site(junction, controller)
         self.sequencer = Sequencer(junction, now_ms)
         self.interlock = Interlock(junction.table, now_ms)
         self.street = street
         self.local = Fixed(junction)
         self.refusals: list[Refusal] = []
+        self._first: Callable[[int, Site], Decision | None] | None = None
+
+    def give_way(self, first: Callable[[int, Site], Decision | None]) -> None:
+        """Ask somebody before the controller at each second: who has priority here."""
+        self._first = first
+        self.site = self.site or Site(self.junction, "fixed")
 
     def tick(self, now_ms: int, states: Mapping[str, DetectorState]) -> None:
         """Decide, change lamps."""
@@ -73,6 +81,10 @@ class _Loop:
             self.site.see(sequencer.report(now_ms, now_ms, "adaptive"))
             self.site.learn(states)
             decision = self.site.decide(now_ms)
+            if self._fixed:
+                decision = None
+            if self._first is not None:
+                decision = self._first(now_ms, self.site) or decision
         sequencer.recall = decision is None
         sequencer.aim((decision or self.local.at(now_ms)).stage)
         verdict = self.interlock.change(now_ms, sequencer.step(now_ms))
@@ -81,15 +93,30 @@ class _Loop:
         self.street.show(verdict.lamps)
 
 
+class Guest(Protocol):
+    """Somebody who takes part in a run: emergency vehicles."""
+
+    def begin(self, sumo: Any, loops: Mapping[str, Loop]) -> None:
+        """The simulation stands at its first second."""
+
+    def step(self, now_s: int) -> None:
+        """A second begins, before any junction decides."""
+
+    def end(self, trips: Path) -> None:
+        """The run is over; SUMO's trips are in this file."""
+
+
 def run(
     scenario: Scenario,
     controller: str,
     seed: int,
     degraded: Degraded | None = None,
     found: Sequence[Junction] | None = None,
+    guest: Guest | None = None,
 ) -> Outcome:
     """One run of a scenario. Controllers: those of the registry, or one of `NATIVE` (shipped
-    is the program in the network). found: the junctions, if they are read already.
+    is the program in the network). found: the junctions, if they are read already. guest: who
+    takes part beside the demand.
 
     Raises PackError if the network cannot be read, KeyError for an unknown controller.
     """
@@ -114,10 +141,14 @@ def run(
             )
             walkers = Walkers(found)
             sites = {
-                j.id: _Loop(j, controller, scenario.begin_s * 1000, SumoStreet(sumo, j))
+                j.id: Loop(j, controller, scenario.begin_s * 1000, SumoStreet(sumo, j))
                 for j in (found if loop else ())
             }
+            if guest is not None:
+                guest.begin(sumo, sites)
             for now_s in range(scenario.begin_s, scenario.end_s):
+                if guest is not None:
+                    guest.step(now_s)
                 states = detectors.read(sumo, now_s) if loop else {}
                 by_site: dict[str, dict[str, DetectorState]] = {}
                 for name, state in states.items():
@@ -132,6 +163,8 @@ def run(
             gridlocked = _gridlocked(sumo)
         finally:
             sumo.close()
+        if guest is not None:
+            guest.end(trips)
         outcome = measure(trips, routes, controller, seed, found, _free_s(scenario.net))
     outcome.pedestrian_p95_s = percentile(waits)
     outcome.gridlocked = gridlocked

@@ -30,7 +30,7 @@ from citybrain.emergency import (
 from citybrain.errors import InvalidInput, Refused
 from citybrain.findings import CommandResult, DeadLetter, LinkState
 from citybrain.kinds import DAY, MINUTE, SECOND
-from citybrain.models.emergency.ahead import Signals, requests
+from citybrain.models.emergency.ahead import Asker, Signals, requests
 from citybrain.models.emergency.conditions import Closure
 from citybrain.models.emergency.desk import Desk, Unit
 from citybrain.models.emergency.missions import Event
@@ -310,10 +310,10 @@ class Emergencies:
             # Who says nothing of his place gets no green: nobody could know when to end it.
             if order.state == "sent" and not order.degraded:
                 severity = desk.incidents[order.incident].severity
-                asked = requests(
-                    order, severity, self._signals, desk.roads, unit.pos_m, desk.now_ms
+                asker = Asker(order.id, order.responder, severity)
+                wanted |= requests(
+                    asker, order.route, self._signals, desk.roads, unit.pos_m, desk.now_ms
                 )
-                wanted |= asked
         told = [
             msgspec.structs.replace(
                 self._asked[name], cancelled=True, issued_ms=desk.now_ms,

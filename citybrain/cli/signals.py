@@ -52,25 +52,10 @@ def bench(
     shipped, actuated and delay_based are run by SUMO itself, without interlock.
     """
     from citybrain.edge import bench as benches
-    from citybrain.edge.closed_loop import Scenario
     from citybrain.edge.outcome import Outcome
 
     with tempfile.TemporaryDirectory() as folder:
-        if sumocfg is not None:
-            if net is not None or routes is not None:
-                raise UsageError("--sumocfg: give this, or --net and --routes, not both")
-            scenario = benches.sumocfg(sumocfg)
-        elif net == "adlershof":
-            from citybrain.edge.world.bench_demand import adlershof
-
-            scenario = adlershof(demand, Path(folder))
-        elif net is not None and routes is not None:
-            scenario = Scenario(
-                net=Path(net), routes=_files(routes), additional=_files(additional),
-                begin_s=begin or 0, end_s=(begin or 0) + 3600,
-            )  # fmt: skip
-        else:
-            raise UsageError("--net: give a network with --routes, adlershof, or --sumocfg")
+        scenario = benches.named(net, routes, additional, sumocfg, demand, Path(folder))
         first = scenario.begin_s if begin is None else begin
         last = end if end is not None else first + scenario.end_s - scenario.begin_s
         if last <= first:
@@ -165,7 +150,3 @@ def refused(
         ["time", "rule", "what"],
         [[shown(one.at_ms, here.city.zone_info), one.reason, one.message] for one in found],
     )
-
-
-def _files(told: str) -> tuple[Path, ...]:
-    return tuple(Path(name.strip()) for name in told.split(",") if name.strip())

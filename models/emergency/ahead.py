@@ -4,7 +4,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from citybrain.emergency import Order
 from citybrain.models.routing import Roads
 from citybrain.signal_log import PriorityRequest
 from citybrain.signals import Junction
@@ -55,25 +54,37 @@ class Signals:
                 yield Crossing(junction, link, number, groups, own)
 
 
+@dataclass(frozen=True, slots=True)
+class Asker:
+    """Who drives: mission is unique to a drive, importance 1 to 4 as severities."""
+
+    mission: str
+    vehicle: str
+    importance: int
+
+
 def requests(
-    order: Order, importance: int, signals: Signals, roads: Roads, pos_m: float, now_ms: int
+    asker: Asker, route: Sequence[str], signals: Signals, roads: Roads, pos_m: float, now_ms: int
 ) -> dict[str, PriorityRequest]:
-    """Id -> what a responder on the way asks now. Arrivals are at free speed: the earliest
-    that can be, since what stands in the way is the junction's to clear."""
+    """Id -> what a vehicle on the way asks now, `pos_m` along the first link of its route.
+
+    Arrivals are at free speed: the earliest that can be, since what stands in the way is the
+    junction's to clear.
+    """
     found = {}
-    links = [roads.index[name] for name in order.route]
+    links = [roads.index[name] for name in route]
     whole_m = max(float(roads.length_m[links[0]]), 1e-9)
     ends = [float(roads.free_s[links[0]] * (1 - pos_m / whole_m))]
     for link in links[1:]:
         ends.append(ends[-1] + float(roads.free_s[link]))
-    for crossing in signals.along(order.route):
+    for crossing in signals.along(route):
         eta_ms = now_ms + round(ends[crossing.number] * 1000)
         if eta_ms - now_ms > ASK_MS:
             break
-        name = f"{order.id}@{crossing.junction}:{crossing.link}"
+        name = f"{asker.mission}@{crossing.junction}:{crossing.link}"
         found[name] = PriorityRequest(
-            id=name, vehicle=order.responder, junction=crossing.junction,
-            groups=list(crossing.groups), own=list(crossing.own), importance=importance,
+            id=name, vehicle=asker.vehicle, junction=crossing.junction,
+            groups=list(crossing.groups), own=list(crossing.own), importance=asker.importance,
             eta_ms=eta_ms, issued_ms=now_ms, expires_ms=now_ms + HOLDS_MS,
         )  # fmt: skip
     return found

@@ -6,7 +6,7 @@ comes in through three methods and the state can be kept and taken up again, so 
 reports and times give the same decisions.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import msgspec
 import numpy as np
@@ -124,6 +124,26 @@ class Site:
             self._again_ms = now_ms + EVERY_MS
         self._decision = self._controller.decide(view)
         return self._decision
+
+    def before(self, groups: Collection[str], within_s: float) -> float:
+        """Vehicles on the fullest lane of these groups: those that stand, and those that come
+        up within so many seconds."""
+        queues, soon = self._queues, max(0, min(int(within_s), self._queues.coming.shape[1]))
+        lanes: dict[str, float] = {}
+        for i, move in enumerate(self.junction.movements):
+            if move.group in groups:
+                count = float(queues.queue[i] + queues.coming[i, :soon].sum())
+                lanes[move.lanes_in[0]] = lanes.get(move.lanes_in[0], 0.0) + count
+        return max(lanes.values(), default=0.0)
+
+    def ready_s(self, stage: str) -> float:
+        """Until a stage could be shown in full; 0 if nothing is known of the lamps."""
+        return self.shown.ready_ms[self._stages[stage]] / 1000 if self.shown else 0.0
+
+    def green(self) -> frozenset[str]:
+        """Groups that are green by the controller's last word."""
+        lamps = self.shown.lamps if self.shown else ""
+        return frozenset(g for g, lamp in zip(self._groups, lamps, strict=False) if lamp == "g")
 
     @property
     def standing(self) -> float:
