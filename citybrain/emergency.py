@@ -152,10 +152,10 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     """A responder sent to an incident: one record a change; readers keep the highest revision.
 
     id: `<incident>/<responder>/<number>`. need: which of the incident's needs it meets. route:
-    links from where it is to the incident. eta_ms: event time at which it should arrive;
-    first_eta_ms: what was expected when it was sent. live: share of the route's free travel
-    time on links whose speed is known; times_age_ms: age of the oldest speed used, None
-    without any. degraded: why its data cannot be trusted, "" if they can.
+    links from where it is to the incident, goal_m along the last one. eta_ms: event time at
+    which it should arrive; first_eta_ms: what was expected when it was sent. live: share of the
+    route's free travel time on links whose speed is known; times_age_ms: age of the oldest
+    speed used, None without any. degraded: why its data cannot be trusted, "" if they can.
     """
 
     version: int = VERSION
@@ -167,6 +167,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     state: MissionState
     why: str
     route: list[str]
+    goal_m: float
     eta_ms: int
     first_eta_ms: int
     sent_ms: int

@@ -21,7 +21,9 @@ ENDS = frozenset({"completed", "cancelled", "rejected", "expired"})
 """States that a request does not leave."""
 
 
-class PriorityStatus(msgspec.Struct, frozen=True, kw_only=True):
+class PriorityStatus(
+    msgspec.Struct, frozen=True, kw_only=True, tag="priority-status", tag_field="type"
+):
     """What became of a request at its junction, when it changes. early_ms: how long before the
     vehicle's arrival its green began to be prepared, once it has."""
 

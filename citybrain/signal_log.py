@@ -10,6 +10,7 @@ from typing import Literal
 import msgspec
 
 from citybrain.alerts import Alert
+from citybrain.emergency import Order, Position
 from citybrain.errors import JSON_ERRORS, InvalidInput
 from citybrain.signals import Plan, Refusal
 
@@ -67,7 +68,8 @@ class Measured(msgspec.Struct, frozen=True, kw_only=True):
     arrived_h: vehicles an hour. stops: by vehicle that arrived. queue: vehicles that stand
     before the signals, on average. side_p95_s, walk_p95_s: 95th percentile of the time stood on
     approaches that are not their junction's busiest, and of walkers' waits; None without any.
-    running, pending: vehicles on the streets, and waiting to enter.
+    running, pending: vehicles on the streets, and waiting to enter. responses: of the latest
+    dispatches, seconds from the order's arrival at the responder to its arrival at the scene.
     """
 
     run: str
@@ -82,6 +84,7 @@ class Measured(msgspec.Struct, frozen=True, kw_only=True):
     walk_p95_s: float | None
     running: int
     pending: int
+    responses: dict[str, float] = {}
 
 
 class PhaseMeasures(msgspec.Struct, frozen=True, kw_only=True):
@@ -102,7 +105,7 @@ class PhaseMeasures(msgspec.Struct, frozen=True, kw_only=True):
 class Report(msgspec.Struct, frozen=True, kw_only=True, tag="report", tag_field="type"):
     """What a gateway of controllers has to say, about once a second. refusals: what arbiters
     and interlocks turned down since the last report. measured, phases: now and then, where
-    somebody measures."""
+    somebody measures. positions: of responders, whose terminals use the same wire."""
 
     version: int = VERSION
     gateway: str
@@ -112,6 +115,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, tag="report", tag_field=
     refusals: list[Refusal] = []
     measured: list[Measured] = []
     phases: list[PhaseMeasures] = []
+    positions: list[Position] = []
     generated: bool = False
 
 
@@ -156,10 +160,14 @@ class PriorityRequest(
 
 
 class Orders(msgspec.Struct, frozen=True, kw_only=True):
-    """What an edge agent answers to a report: plans, and the number up to which these are all."""
+    """What an edge agent answers to a report: plans, and the number up to which these are all.
+
+    dispatches: the latest order of every responder that has one.
+    """
 
     serial: int
     plans: list[Plan]
+    dispatches: list[Order] = []
 
 
 Entry = Report | Tick | Notice | PriorityRequest

@@ -71,7 +71,12 @@ class Agent:
             max_delay_ms=int(config.max_delay_s * 1000),
             pending_bytes=int(config.memory_mb * (1 << 20)),
         )  # fmt: skip
-        self.relay = Relay(city.id, city.signals, kafka, registry, clock) if city.signals else None
+        street = city.signals or city.emergency.responder
+        self.relay = (
+            Relay(city.id, city.signals, kafka, registry, clock, city.emergency.responders)
+            if street
+            else None
+        )
         context = Context(
             city=city, intake=self.intake, tokens=Tokens(data), clock=clock, metrics=self.metrics,
             folder=self.folder, gateways=self.gateways, health=self.health, relay=self.relay,

@@ -14,9 +14,10 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.errors import KafkaError
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
-from citybrain import findings, log, signal_log
+from citybrain import emergency, findings, log, signal_log
 from citybrain.clock import Clock
 from citybrain.contents import partitions
+from citybrain.emergency import Order
 from citybrain.errors import JSON_ERRORS, BrokerError, InvalidInput
 from citybrain.findings import DeadLetter
 from citybrain.kafka import KafkaSettings, consumer_arguments, producer_arguments, started, stopped
@@ -42,9 +43,11 @@ class Relay:
         kafka: KafkaSettings,
         registry: CollectorRegistry,
         clock: Clock,
+        responders: Collection[str] = (),
     ) -> None:
         self._city, self._kafka, self._clock = city, kafka, clock
-        self._junctions = frozenset(junctions)
+        self._junctions, self._responders = frozenset(junctions), frozenset(responders)
+        self._orders: dict[str, Order] = {}
         self._producer: AIOKafkaProducer | None = None
         self._plans: deque[tuple[int, Plan]] = deque(maxlen=KEPT)
         self._serial = 0
@@ -78,13 +81,26 @@ class Relay:
             if shown.junction not in self._junctions:
                 self._reports.labels("refused").inc()
                 raise InvalidInput("junction", f"junction: {shown.junction!r} is not in the pack")
+        for position in report.positions:
+            if position.responder not in self._responders:
+                self._reports.labels("refused").inc()
+                raise InvalidInput(
+                    "responder", f"responder: {position.responder!r} is not in the pack"
+                )
+        for position in report.positions:
+            told = emergency.encode(position)
+            await self._send("emergency", told, position.responder.encode(), 0)
+        if report.positions:
+            body = signal_log.encode(msgspec.structs.replace(report, positions=[]))
         await self._send("detector-states", body, None, 0)
         for number, refusal in enumerate(report.refusals):
             self._refused.labels(refusal.rule).inc()
             if number < LETTERS:
                 await self._letter(refusal, b"")
         return Orders(
-            serial=self._serial, plans=[plan for serial, plan in self._plans if serial > after]
+            serial=self._serial,
+            plans=[plan for serial, plan in self._plans if serial > after],
+            dispatches=[self._orders[name] for name in sorted(self._orders)],
         )
 
     async def run(self) -> None:
@@ -100,16 +116,21 @@ class Relay:
         producer = AIOKafkaProducer(**producer_arguments(self._kafka, "citybrain-edge-signals"))
         consumer = AIOKafkaConsumer(**consumer_arguments(self._kafka, from_start=False))
         places = await partitions(self._kafka, self._city, "signal-plans")
+        dispatches = await partitions(self._kafka, self._city, "dispatches")
         await started(producer, self._kafka)
         self._producer = producer
         try:
             await started(consumer, self._kafka)
-            consumer.assign(places)
+            consumer.assign([*places, *dispatches])
             await consumer.seek_to_end(*places)
+            await consumer.seek_to_beginning(*dispatches)
             while True:
-                for records in (await consumer.getmany(timeout_ms=500)).values():
+                for place, records in (await consumer.getmany(timeout_ms=500)).items():
                     for record in records:
-                        await self._take(record.value or b"")
+                        if place in dispatches:
+                            self._dispatch(record.value)
+                        else:
+                            await self._take(record.value or b"")
                 self._forget()
         finally:
             self._producer = None
@@ -132,6 +153,16 @@ class Relay:
         self._age.set((now_ms - plan.issued_ms) / 1000)
         self._serial += 1
         self._plans.append((self._serial, plan))
+
+    def _dispatch(self, value: bytes | None) -> None:
+        """An order from the table: the newest of a responder counts, ended ones are kept so that
+        its terminal sees them end."""
+        if value is None:
+            return
+        order = msgspec.json.decode(value, type=Order)
+        before = self._orders.get(order.responder)
+        if before is None or (order.sent_ms, order.revision) >= (before.sent_ms, before.revision):
+            self._orders[order.responder] = order
 
     def _forget(self) -> None:
         """Plans that have run out before anybody fetched them."""

@@ -1,6 +1,6 @@
 """What a world tells Prometheus of its signals: live, its twin, and the engineer's measures."""
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 from prometheus_client import CollectorRegistry, Gauge
 
@@ -40,6 +40,11 @@ class SignalMetrics:
             "citybrain_signals_phase_wait_seconds", "Mean time from a call to green.",
             registry=registry,
         )  # fmt: skip
+        self._responses = Gauge(
+            "citybrain_emergency_response_seconds", "Mean time from an order to the arrival at the"
+            " scene, of the latest dispatches that arrived in all runs.", ["run"],
+            registry=registry,
+        )  # fmt: skip
         self._sources = Gauge(
             "citybrain_signals_junctions", "Junctions by whose plan they follow.", ["source"],
             registry=registry,
@@ -49,13 +54,19 @@ class SignalMetrics:
             " by rule.", ["rule"], registry=registry,
         )  # fmt: skip
 
-    def observe(self, runs: Iterable[Measured], cabinets: Cabinets) -> None:
+    def observe(self, runs: Sequence[Measured], cabinets: Cabinets) -> None:
         """Take over the latest figures."""
         for run in runs:
             for name, _, field in _RUN:
                 value = getattr(run, field)
                 if value is not None:
                     self._runs[name].labels(run.run).set(value)
+        both = [run.responses for run in runs if run.responses]
+        common = set.intersection(*(set(told) for told in both)) if both else set()
+        for run in runs:
+            times = [run.responses[order] for order in common if order in run.responses]
+            if times:
+                self._responses.labels(run.run).set(sum(times) / len(times))
         phases = cabinets.phases()
         arrivals = sum(p.arrivals for p in phases)
         green = sum((p.arrivals_on_green or 0.0) * p.arrivals for p in phases)

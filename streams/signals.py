@@ -7,6 +7,7 @@ whatever reason, the junction's arbiter goes back to its local plan by itself.
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import msgspec
 
@@ -16,8 +17,10 @@ from citybrain.city import City
 from citybrain.errors import InvalidInput
 from citybrain.findings import DeadLetter
 from citybrain.models.signals.base import Decision
+from citybrain.models.signals.preempt import Asked, Preempt, kept
 from citybrain.models.signals.responses import Effects, Responder
 from citybrain.models.signals.site import Site
+from citybrain.priority import PriorityStatus
 from citybrain.signal_log import Detections, Notice, PriorityRequest, Report, Tick
 from citybrain.signals import Because, DetectorState, Plan
 from citybrain.stage import Out, Record
@@ -26,6 +29,8 @@ VERSION = 1
 PLAN_MS = 10_000
 """How long a plan is valid: with the arbiter's patience, this is how late the local plan takes
 over when nobody decides any more."""
+PRIORITY_MS = 3_000
+"""How long a plan for a vehicle with priority is valid; it is told anew with each tick."""
 AGAIN_MS = 4_000
 """A plan that stays the same is told again after so long."""
 TICK_MS = 1_000
@@ -41,6 +46,7 @@ class Head(msgspec.Struct, kw_only=True):
     told: dict[str, tuple[int, str, list[Because]]]
     alerts: dict[str, Alert]
     counts: dict[str, int]
+    asked: list[Asked] = []
 
 
 class Signals:
@@ -56,6 +62,7 @@ class Signals:
             junction.id: Responder(junction, city.signal_control, zones)
             for junction in city.signals.values()
         }
+        self._preempts = {name: Preempt(site.junction) for name, site in self._sites.items()}
         self._alerts: dict[str, Alert] = {}
         self._effects: dict[str, Effects] = dict.fromkeys(self._sites, Effects())
         self._owner = {area.id: j.id for j in city.signals.values() for area in j.areas}
@@ -76,7 +83,7 @@ class Signals:
                 case Notice(alert=alert):
                     self._notice(alert)
                 case PriorityRequest():
-                    self._counts["unheeded"] += 1
+                    return self._request(entry)
         except InvalidInput as error:
             return [self._dead_letter(record, error)]
         return []
@@ -93,8 +100,9 @@ class Signals:
     def changed(self) -> Mapping[str, bytes]:
         """The head, and every junction that a record has changed."""
         head = Head(
-            at_ms=self._at_ms, told=self._told, alerts=self._alerts, counts=dict(self._counts)
-        )
+            at_ms=self._at_ms, told=self._told, alerts=self._alerts, counts=dict(self._counts),
+            asked=kept(self._preempts.values()),
+        )  # fmt: skip
         blocks = {f"site/{name}": self._sites[name].pack() for name in sorted(self._dirty)}
         self._dirty.clear()
         return blocks | {"head": msgspec.json.encode(head)}
@@ -113,6 +121,9 @@ class Signals:
         self._at_ms, self._told = head.at_ms, head.told
         self._counts = Counter(head.counts)
         self._alerts = head.alerts
+        for asked in head.asked:
+            if asked.request.junction in self._preempts:
+                self._preempts[asked.request.junction].asked[asked.request.id] = asked
         self._weigh()
         for name, site in self._sites.items():
             if f"site/{name}" in blocks:
@@ -156,6 +167,21 @@ class Signals:
             self._sites[owner].learn(states)
             self._dirty.add(owner)
 
+    def _request(self, request: PriorityRequest) -> list[Out]:
+        preempt = self._preempts.get(request.junction)
+        if preempt is None:
+            raise InvalidInput("junction", f"junction: {request.junction!r} is not in the pack")
+        return self._statuses(preempt.take(self._at_ms, request))
+
+    def _statuses(self, told: Sequence[PriorityStatus]) -> list[Out]:
+        """What became of requests, for who watches."""
+        for status in told:
+            self._counts[f"priority {status.state}"] += 1
+        return [
+            Out("priority-requests", msgspec.json.encode(status), status.vehicle.encode())
+            for status in told
+        ]
+
     def _notice(self, alert: Alert) -> None:
         """The latest revision of an alert counts, as long as it is active."""
         self._counts["notices"] += 1
@@ -180,11 +206,16 @@ class Signals:
             return []  # somebody's who was still ticking when we took over
         self._at_ms = at_ms
         self._counts["ticks"] += 1
-        outs = []
+        outs: list[Out] = []
         for name, site in self._sites.items():
             effects = self._effects[name]
             decision = site.decide(at_ms, effects.weight, frozenset(effects.blocked))
             self._dirty.add(name)
+            first, told = self._preempts[name].decide(at_ms, site)
+            outs += self._statuses(told)
+            if first is not None:
+                # Told anew each second and short: it ends when the vehicle has passed.
+                outs.append(self._plan(name, at_ms, first, [], "emergency", PRIORITY_MS))
             if decision is None:
                 self._counts["left to the local plan"] += 1
                 continue
@@ -194,14 +225,22 @@ class Signals:
                 continue
             self._told[name] = (at_ms, decision.stage, effects.because)
             outs.append(self._plan(name, at_ms, decision, effects.because))
-        self._counts["plans"] += len(outs)
+        self._counts["plans"] += sum(out.topic == "signal-plans" for out in outs)
         return outs
 
-    def _plan(self, junction: str, at_ms: int, decision: Decision, because: list[Because]) -> Out:
-        """An adaptive plan. Its number is its time: it grows, and is known again in a replay."""
+    def _plan(
+        self,
+        junction: str,
+        at_ms: int,
+        decision: Decision,
+        because: list[Because],
+        source: Literal["adaptive", "emergency"] = "adaptive",
+        valid_ms: int = PLAN_MS,
+    ) -> Out:
+        """A plan. Its number is its time: it grows, and is known again in a replay."""
         plan = Plan(
-            junction=junction, sequence=at_ms, issued_ms=at_ms, expires_ms=at_ms + PLAN_MS,
-            source="adaptive", stage=decision.stage, why=decision.why, why_zh=decision.why_zh,
+            junction=junction, sequence=at_ms, issued_ms=at_ms, expires_ms=at_ms + valid_ms,
+            source=source, stage=decision.stage, why=decision.why, why_zh=decision.why_zh,
             because=because,
         )  # fmt: skip
         return Out("signal-plans", msgspec.json.encode(plan), junction.encode())

@@ -22,6 +22,7 @@ from citybrain.edge.world.streets import INTERVAL_S
 from citybrain.edge.world.twin import Entry, Twin, enter
 from citybrain.edge.world.wire import Wire
 from citybrain.edge.world.world import World
+from citybrain.emergency import Order
 from citybrain.process import Health, running, stop_event
 from citybrain.signal_log import GATEWAY, Orders, Report
 
@@ -67,6 +68,7 @@ class _Live:
         self._key = plan_keys.key(options.data) if city.signals else b""
         self._twin: Twin | None = None
         self._signals = SignalMetrics(registry)
+        self._orders: list[Order] = []
         self._wire = Wire(options.edge, signs, self._hand, registry)
         self._reached = 0
         self._saved = 0
@@ -164,7 +166,7 @@ class _Live:
             self._post.put(gateway, readings)
         self._steps.inc()
         if self._twin:
-            self._twin.follow(world.second)
+            self._twin.follow(world.second, self._orders)
         if world.cabinets:
             self._wire.put(self._report(world.cabinets, world.second))
         now = self._reached = world.second
@@ -182,9 +184,15 @@ class _Live:
     def _report(self, cabinets: Cabinets, second: int) -> Report:
         """What the controllers say, now and then with what was measured of them."""
         report = cabinets.report()
+        fleet = self._world.fleet if self._world else None
+        if fleet:
+            at_ms = cabinets.utc(second)
+            positions = fleet.positions(second, at_ms)
+            report = msgspec.structs.replace(report, positions=positions)
         if second % MEASURED_EVERY_S:
             return report
-        runs = [cabinets.measured("live")]
+        responses = fleet.responses if fleet else {}
+        runs = [msgspec.structs.replace(cabinets.measured("live"), responses=responses)]
         if self._twin and self._twin.measured:
             runs.append(self._twin.measured)
         self._signals.observe(runs, cabinets)
@@ -193,6 +201,9 @@ class _Live:
     def _hand(self, orders: Orders) -> None:
         if self._world and self._world.cabinets:
             self._world.cabinets.take(orders.plans)
+        if self._world and self._world.fleet:
+            self._world.fleet.take(orders.dispatches)
+            self._orders = orders.dispatches
 
     def _now_s(self) -> float:
         now = self._clock()

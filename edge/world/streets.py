@@ -18,6 +18,7 @@ from citybrain.edge.world.air import Traffic
 from citybrain.edge.world.crashes import Crashes
 from citybrain.edge.world.demand import Trip
 from citybrain.edge.world.faults import Reading
+from citybrain.edge.world.fleet import VEHICLE_TYPE
 from citybrain.edge.world.memory import StreetsMemory
 from citybrain.edge.world.network import network_file
 from citybrain.edge.world.plan import Plan
@@ -264,6 +265,7 @@ def _loops_file(loops: Sequence[tuple[str, Any]], areas: Sequence[Area], control
         ("bus", 'vClass="bus" emissionClass="HBEFA3/Bus"'),
     ):
         lines.append(f'<vType id="{name}" {facts}/>')
+    lines.append(VEHICLE_TYPE)
     for sensor, device in loops:
         lines.append(
             f"<inductionLoop id={quoteattr(sensor)} lane={quoteattr(device.lane)}"

@@ -8,6 +8,7 @@ line, and answers with what it measured. It tells nobody else anything.
 import asyncio
 import os
 import sys
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from citybrain.edge.world import schedule
 from citybrain.edge.world.schedule import Event
 from citybrain.edge.world.streets import INTERVAL_S
 from citybrain.edge.world.world import World
+from citybrain.emergency import Order
 from citybrain.errors import JSON_ERRORS
 from citybrain.pack import load
 from citybrain.signal_log import Measured
@@ -38,6 +40,13 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     first: int
     state: str = ""
     given: list[Event] | None = None
+
+
+class _Step(msgspec.Struct, frozen=True, kw_only=True):
+    """What the living world tells its twin each second."""
+
+    second: int
+    orders: list[Order] = []
 
 
 def enter(city: City, entry: Entry, key: bytes) -> World:
@@ -90,11 +99,12 @@ class Twin:
                 process.terminate()
                 await process.wait()
 
-    def follow(self, second: int) -> None:
-        """Go on to this second."""
+    def follow(self, second: int, orders: Iterable[Order] = ()) -> None:
+        """Go on to this second, where responders are ordered to the same places."""
         process = self._process
         if process is not None and process.stdin is not None and not self.failed:
-            process.stdin.write(b"%d\n" % second)
+            step = msgspec.json.encode(_Step(second=second, orders=list(orders)))
+            process.stdin.write(step + b"\n")
 
 
 def _main(entry: Entry) -> None:
@@ -104,10 +114,17 @@ def _main(entry: Entry) -> None:
     assert cabinets is not None
     try:
         for line in sys.stdin:
-            while world.second < int(line):
+            step = msgspec.json.decode(line, type=_Step)
+            if world.fleet:
+                world.fleet.take(step.orders)
+            while world.second < step.second:
                 world.step()
                 if world.second % EVERY_S == 0:
-                    told = msgspec.json.encode(cabinets.measured("twin"))
+                    responses = world.fleet.responses if world.fleet else {}
+                    measured = cabinets.measured("twin")
+                    told = msgspec.json.encode(
+                        msgspec.structs.replace(measured, responses=responses)
+                    )
                     sys.stdout.buffer.write(told + b"\n")
                     sys.stdout.buffer.flush()
     finally:

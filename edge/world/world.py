@@ -15,6 +15,7 @@ from citybrain.edge.world.air import Air, Traffic
 from citybrain.edge.world.crashes import AHEAD_M
 from citybrain.edge.world.demand import Demand, Surge
 from citybrain.edge.world.faults import Faults, Reading
+from citybrain.edge.world.fleet import Fleet
 from citybrain.edge.world.memory import Memory, memory_file
 from citybrain.edge.world.plan import Plan
 from citybrain.edge.world.rain import Cell, cloudburst
@@ -73,6 +74,10 @@ class World:
         if junctions:
             sumo, control = self.streets.sumo, city.signal_control
             self.cabinets = Cabinets(sumo, junctions, control, signals_key, seed, second)
+        self.fleet: Fleet | None = None
+        """Responders, who need signal controllers only for their wire."""
+        if junctions and city.emergency.responder:
+            self.fleet = Fleet(self.streets.sumo, city)
         self._air = Air(seed, self.streets.box_lengths())
         if state is not None:
             self._take_up(memory_file(state))
@@ -142,6 +147,8 @@ class World:
         self.streets.step(trips, buses)
         if self.cabinets:
             self.cabinets.look()
+        if self.fleet:
+            self.fleet.step(self.second)
         for event in active:
             waits = event.what == "crash" and not self.streets.crashes.happen(event, now)
             if event.happened_ms is None and not waits:

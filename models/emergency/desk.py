@@ -349,7 +349,8 @@ class Desk:
         order = Order(
             id=f"{incident.id}/{state.id}/{number}", revision=-1, incident=incident.id,
             responder=state.id, need=need, state="sent", why=why, route=list(route.links),
-            eta_ms=eta_ms, first_eta_ms=eta_ms, sent_ms=self.now_ms, at_ms=self.now_ms,
+            goal_m=incident.pos_m, eta_ms=eta_ms, first_eta_ms=eta_ms, sent_ms=self.now_ms,
+            at_ms=self.now_ms,
             live=live, times_age_ms=age_ms, degraded=degraded, generated=self.generated,
         )  # fmt: skip
         self._unit(unit, status=after(state.id, state.status, "send"), order=order.id)
