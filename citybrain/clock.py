@@ -3,7 +3,7 @@
 import re
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime, tzinfo
+from datetime import UTC, datetime, timedelta, tzinfo
 
 from citybrain.errors import UsageError
 
@@ -30,24 +30,49 @@ def stamp(time_ms: int) -> str:
 _UNITS_MS = {"m": 60_000, "h": 3_600_000, "d": 86_400_000}
 
 
-def later(text: str, now_ms: int, zone: tzinfo) -> int:
-    """A time as people give it: `30m`, `2h`, `1d` after now, or ISO 8601 (in `zone` without
-    an offset of its own). Raises UsageError.
+def moment(text: str, name: str, zone: tzinfo = UTC) -> int:
+    """UTC milliseconds of an ISO 8601 time, in `zone` if it has no offset of its own.
 
-    >>> later("2h", 1_000, UTC), later("1970-01-01T01:00", 0, UTC)
-    (7201000, 3600000)
+    Raises UsageError with `name` of the option.
+
+    >>> moment("1970-01-01T01:00", "start"), moment("1970-01-01T01:00+01:00", "start")
+    (3600000, 0)
     """
-    span = re.fullmatch(r"(\d{1,6})([mhd])", text.strip())
-    if span:
-        return now_ms + int(span[1]) * _UNITS_MS[span[2]]
     try:
-        moment = datetime.fromisoformat(text.strip())
-    except ValueError as error:
+        when = datetime.fromisoformat(text.strip())
+        when = when if when.tzinfo else when.replace(tzinfo=zone)
+        return round(when.timestamp() * 1000)
+    except (ValueError, OverflowError) as error:
         raise UsageError(
-            f"until: {text!r} is neither a span (30m, 2h, 1d) nor a time (2026-01-31T18:00)"
+            f"{name}: {text!r} is not an ISO 8601 time like 2026-01-31T18:00:00Z"
         ) from error
-    moment = moment if moment.tzinfo else moment.replace(tzinfo=zone)
-    return round(moment.timestamp() * 1000)
+
+
+def later(text: str, now_ms: int, zone: tzinfo) -> int:
+    """A time to come, as people give it: `30m`, `2h`, `1d` after now; `18:00`, the next one in
+    `zone`; or ISO 8601 (in `zone` without an offset of its own). Raises UsageError.
+
+    >>> later("2h", 1_000, UTC), later("00:00", 1_000, UTC), later("1970-01-01T01:00", 0, UTC)
+    (7201000, 86400000, 3600000)
+    """
+    if span := re.fullmatch(r"(\d{1,6})([mhd])", text.strip()):
+        return now_ms + int(span[1]) * _UNITS_MS[span[2]]
+    if re.fullmatch(r"([01]?\d|2[0-3]):[0-5]\d", text.strip()):
+        hour, minute = map(int, text.split(":"))
+        now = datetime.fromtimestamp(now_ms / 1000, zone)
+        when = now.replace(hour=hour, minute=minute, second=0, microsecond=0)
+        # Tomorrow's by the calendar, not in 24 hours: the clocks may change tonight.
+        when = when if when > now else when + timedelta(days=1)
+        return round(when.timestamp() * 1000)
+    try:
+        until = moment(text, "until", zone)
+    except UsageError as error:
+        raise UsageError(
+            f"until: {text!r} is neither a span (30m, 2h, 1d) nor a time (18:00, 2026-01-31T18:00)"
+        ) from error
+    if until <= now_ms:
+        raise UsageError(f"until: {text!r} is past; it is {shown(now_ms, zone)} ({zone})")
+    return until
 
 
 def shown(time_ms: int | None, zone: tzinfo) -> str:

@@ -1,12 +1,19 @@
 """Structured logs on stderr: for people on a terminal, one JSON object a line elsewhere."""
 
 import logging
+import os
 import sys
 import time
 from collections.abc import Callable
 from typing import TextIO
 
 import structlog
+
+
+def _is_startup(record: logging.LogRecord) -> bool:
+    """Kafka's client on a partition whose leader is being chosen: it asks again by itself."""
+    said = record.args if isinstance(record.args, tuple) else ()
+    return any(type(word).__name__ == "NotLeaderForPartitionError" for word in said)
 
 
 class Repeats(logging.Filter):
@@ -22,6 +29,8 @@ class Repeats(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether to let it through."""
+        if _is_startup(record):
+            return False
         key, now = (record.name, str(record.msg)), self._clock()
         last, held = self._said.get(key, (-self._every_s, 0))
         if now - last < self._every_s:
@@ -63,11 +72,22 @@ class Steady:
             self.lost += 1
 
 
-def configure(process: str, level: str = "info") -> None:
-    """Set up logging of this process; `process` is on every line."""
+def configure(process: str, level: str = "") -> None:
+    """Set up logging of this process; `process` is on every line.
+
+    level: without one `info`, or `debug` if CITYBRAIN_DEBUG is set.
+    """
+    level = level or ("debug" if os.environ.get("CITYBRAIN_DEBUG") else "info")
     number = logging.getLevelNamesMapping()[level.upper()]
+
+    def named(_: object, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+        # Not a context variable: libraries log from threads and tasks of their own.
+        event.setdefault("process", process)
+        return event
+
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
+        named,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
@@ -76,16 +96,20 @@ def configure(process: str, level: str = "info") -> None:
         if sys.stderr.isatty()
         else structlog.processors.JSONRenderer(ensure_ascii=False)
     )
+    tracebacks = (
+        [] if sys.stderr.isatty() else [structlog.processors.format_exc_info]
+    )  # the console shows them in its own way
     structlog.configure(
-        processors=[*shared, structlog.processors.format_exc_info, renderer],
+        processors=[*shared, *tracebacks, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(number),
         logger_factory=structlog.PrintLoggerFactory(Steady(sys.stderr)),  # type: ignore[arg-type]  # print needs write and flush
     )
-    structlog.contextvars.bind_contextvars(process=process)
     # Libraries speak through the standard module: same stream, same form.
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
-        structlog.stdlib.ProcessorFormatter(processor=renderer, foreign_pre_chain=shared)
+        structlog.stdlib.ProcessorFormatter(
+            processor=renderer, foreign_pre_chain=[*shared, *tracebacks]
+        )
     )
     handler.addFilter(Repeats())
     logging.basicConfig(level=max(number, logging.WARNING), handlers=[handler], force=True)

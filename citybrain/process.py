@@ -81,7 +81,7 @@ def running(
     /health answers 200 or 503 with the JSON of `Health`.
     Raises SetupError if the port is taken or the folder cannot be written.
     """
-    log.configure(process, "debug" if os.environ.get("CITYBRAIN_DEBUG") else "info")
+    log.configure(process)
     metrics = make_wsgi_app(registry)
     healthy = Gauge(
         "citybrain_healthy", "1 while /health answers that work goes on.", registry=None

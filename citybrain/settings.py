@@ -20,7 +20,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Everything that a process may be told from outside.
 
     broker "" starts a local one where that makes sense (`up`, tests). webhooks: addresses that
-    are told of new and worse alerts, with commas; they may hold tokens.
+    are told of new and worse alerts, with commas; they may hold tokens. edge_port: where `up`
+    takes readings of devices; 0: 8040, or any other if that is taken.
     """
 
     city: str = "adlershof"
@@ -35,6 +36,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     sasl_password: str = ""
     workers: int = 1
     page_port: int = 0
+    edge_port: int = 0
     webhooks: str = ""
 
 

@@ -145,7 +145,8 @@ def assign(
 def shelve(
     alerts: Ids,
     until: Annotated[
-        str, typer.Option(help="30m, 2h, 1d by the city's time, or a time (2026-01-31T18:00).")
+        str,
+        typer.Option(help="30m, 2h, 1d by the city's time, or a time (18:00)."),
     ],
     reason: Annotated[str, typer.Option(help="Why.")],
     person: PersonOption = None,

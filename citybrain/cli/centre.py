@@ -5,11 +5,13 @@ from typing import Annotated
 
 import typer
 
+from citybrain.cli.connection import BrokerOption, CityOption, DataOption
+
 
 def centre(
-    city: Annotated[str | None, typer.Option(help="Built-in city or folder of a pack.")] = None,
-    data: Annotated[Path | None, typer.Option(help="Data folder.")] = None,
-    broker: Annotated[str | None, typer.Option(help="Kafka, HOST:PORT.")] = None,
+    city: CityOption = None,
+    data: DataOption = None,
+    broker: BrokerOption = None,
     port: Annotated[
         int | None,
         typer.Option(help="Port of the page; 0 takes any that is free.", min=0, max=65535),
@@ -31,18 +33,18 @@ def centre(
     import asyncio
 
     from citybrain import pack
+    from citybrain.cli.connection import cluster
     from citybrain.clock import wall_clock
     from citybrain.dashboards.centre.run import serve
-    from citybrain.kafka import kafka_settings
     from citybrain.settings import resolve
 
-    flags = {"city": city, "data": data and str(data), "broker": broker, "page_port": port}
+    flags = {"city": city, "data": data, "broker": broker, "page_port": port}
     settings, _ = resolve(flags)
     asyncio.run(
         serve(
             pack.load(settings.city),
             Path(settings.data),
-            kafka_settings(settings),
+            cluster(settings),
             wall_clock,
             settings.page_port,
             listen,

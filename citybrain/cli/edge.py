@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from citybrain.cli.connection import CityOption, DataOption
+from citybrain.cli.connection import BrokerOption, CityOption, DataOption
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -20,7 +20,7 @@ def run(
     config: Annotated[Path, typer.Argument(help="The agent's TOML file.")],
     city: CityOption = None,
     data: DataOption = None,
-    broker: Annotated[str | None, typer.Option(help="Kafka, host:port.")] = None,
+    broker: BrokerOption = None,
     port: Annotated[int, typer.Option(help="Port of /metrics and /health; 0: any.")] = 0,
 ) -> None:
     """Run an edge agent: take readings from its sources, keep them on disk, send them on."""
@@ -29,9 +29,10 @@ def run(
 
     from prometheus_client import CollectorRegistry
 
+    from citybrain import log
+    from citybrain.cli.connection import cluster
     from citybrain.edge.agent import Agent
     from citybrain.edge.config import read
-    from citybrain.kafka import kafka_settings
     from citybrain.pack import load
     from citybrain.process import running, stop_event
     from citybrain.settings import resolve
@@ -45,12 +46,15 @@ def run(
     settings, _ = resolve(flags)
     folder = Path(settings.data)
     registry = CollectorRegistry()
+    name = f"edge-{stated.name}"
+    # What opening the spool says comes before `running`.
+    log.configure(name)
     # The sender says once that the broker is away; aiokafka would say it every few seconds.
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
 
     async def serve() -> None:
-        agent = Agent(stated, load(settings.city), folder, kafka_settings(settings), registry)
-        with running(f"edge-{stated.name}", folder, registry, agent.health, port):
+        agent = Agent(stated, load(settings.city), folder, cluster(settings), registry)
+        with running(name, folder, registry, agent.health, port):
             await agent.run(stop_event())
 
     asyncio.run(serve())

@@ -31,14 +31,15 @@ def query(
     limit: Annotated[int, typer.Option(help="Rows of a table at most; 0 = all.")] = 1000,
 ) -> None:
     """Ask history in SQL (DuckDB's). Times are UTC; columns are described in docs/history.md."""
-    from citybrain.history.read import Reader, moment
+    from citybrain.clock import moment
+    from citybrain.history.read import Reader
     from citybrain.history.show import show
     from citybrain.settings import resolve
 
     settings, _ = resolve({"data": data})
     sql = "describe-views" if sql.strip().lower() == "views" else sql
     with Reader(
-        Path(settings.data) / "history", None if as_of is None else moment(as_of)
+        Path(settings.data) / "history", None if as_of is None else moment(as_of, "as-of")
     ) as reader:
         reader.lock()
         rows = reader.views() if sql == "describe-views" else reader.query(sql)

@@ -26,7 +26,7 @@ def replay(
     The same recording and pack give the same files; columns are described in docs/history.md.
     """
     from citybrain import pack as packs
-    from citybrain.history.read import moment
+    from citybrain.clock import moment
     from citybrain.streams.replaying import run
 
     done = run(

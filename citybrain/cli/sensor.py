@@ -106,7 +106,9 @@ def revoke(
 @app.command()
 def maintenance(
     sensor: SensorArgument,
-    until: Annotated[str, typer.Option(help="RFC 3339 with offset, or such as 90m, 8h, 3d.")] = "",
+    until: Annotated[
+        str, typer.Option(help="90m, 8h, 3d by the city's time, or a time (18:00).")
+    ] = "",
     end: Annotated[bool, typer.Option("--end", help="It is back in service.")] = False,
     reason: Annotated[str, typer.Option(help="What is done to it.")] = "",
     person: Annotated[str, typer.Option(help="Who says so; else who is logged in.")] = "",
@@ -116,24 +118,26 @@ def maintenance(
 ) -> None:
     """Park a sensor: what it says is stored, but raises no finding and counts as no silence."""
     from citybrain.cli.connection import connect
-    from citybrain.clock import wall_clock
+    from citybrain.clock import later, shown, wall_clock
     from citybrain.commands import command, demand, send_all, this_person
     from citybrain.errors import UsageError
     from citybrain.findings import SetMaintenance
+    from citybrain.standing import city_time
 
     if bool(until) == end:
         raise UsageError("--until, --end: expected one of them")
     where = connect(city, data, broker)
     if sensor not in where.city.sensors:
         raise UsageError(f"sensor: {sensor!r} is not in the pack of {where.city.id}")
-    now = wall_clock()
-    until_ms = 0 if end else _until(until, now)
+    zone = where.city.zone_info
+    until_ms = 0 if end else later(until, city_time(where.kafka, where.city), zone)
     order = command(
-        SetMaintenance, person or this_person(), now,
+        SetMaintenance, person or this_person(), wall_clock(),
         sensor=sensor, until_ms=until_ms, reason=reason,
     )  # fmt: skip
     demand(send_all(where.kafka, where.city.id, [order])[0])
-    typer.echo(f"{sensor}: {'back in service' if end else f'in maintenance until {until}'}")
+    parked = f"in maintenance until {shown(until_ms, zone)} ({zone})"
+    typer.echo(f"{sensor}: {'back in service' if end else parked}")
 
 
 @app.command()
@@ -171,28 +175,6 @@ def _pack(city: str | None, data: str | None) -> "tuple[Path, City]":
 
     settings, _ = resolve({"city": city, "data": data})
     return Path(settings.data), load(settings.city)
-
-
-def _until(text: str, now_ms: int) -> int:
-    from datetime import datetime
-
-    from citybrain.errors import UsageError
-
-    units = {"m": 60_000, "h": 3_600_000, "d": 86_400_000}
-    if text[:-1].isdigit() and text[-1:] in units:
-        return now_ms + int(text[:-1]) * units[text[-1]]
-    try:
-        at = datetime.fromisoformat(text)
-    except ValueError as error:
-        raise UsageError(f"--until: {text!r}, expected RFC 3339 or such as 8h") from error
-    if at.tzinfo is None:
-        raise UsageError(
-            f"--until: {text!r} has no offset, expected such as 2024-05-01T08:00+08:00"
-        )
-    until = round(at.timestamp() * 1000)
-    if until <= now_ms:
-        raise UsageError(f"--until: {text!r} is past")
-    return until
 
 
 def _new_line(

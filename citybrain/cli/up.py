@@ -18,6 +18,10 @@ def up(
     page_port: Annotated[
         int | None, typer.Option(min=0, max=65535, help="Port of the page; 0 takes a free one.")
     ] = None,
+    edge_port: Annotated[
+        int | None,
+        typer.Option(min=0, max=65535, help="Port for devices; 0: 8040, or a free one."),
+    ] = None,
     seconds: Annotated[
         float | None, typer.Option("--for", min=1, help="Stop by itself after so many seconds.")
     ] = None,
@@ -49,7 +53,7 @@ def up(
     from citybrain.up.running import run
 
     flags = {"city": city, "data": data, "broker": broker, "workers": workers,
-             "page_port": page_port}  # fmt: skip
+             "page_port": page_port, "edge_port": edge_port}  # fmt: skip
     settings, _ = resolve(flags)
     options = Options(days=days, speed=speed, seed=seed, recording=recording)
     report = asyncio.run(run(settings, options, seconds))

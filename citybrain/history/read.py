@@ -6,7 +6,6 @@ SELECT of somebody else's: no files but history's, no settings, no writing.
 
 import tempfile
 from collections.abc import Iterable
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -142,14 +141,3 @@ def _first(rows: str, of: str, order: str) -> str:
 
 def _quoted(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
-
-
-def moment(text: str, name: str = "as-of") -> int:
-    """UTC milliseconds of an ISO 8601 time; one without a zone is UTC. Raises UsageError."""
-    try:
-        when = datetime.fromisoformat(text)
-    except ValueError as error:
-        raise UsageError(
-            f"{name}: {text!r} is not an ISO 8601 time like 2026-03-01T08:00:00Z"
-        ) from error
-    return round((when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp() * 1000)

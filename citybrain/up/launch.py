@@ -25,6 +25,7 @@ from citybrain.signal_log import GATEWAY
 from citybrain.up.supervisor import Child, command
 
 HOST = "127.0.0.1"
+EDGE_PORT = 8040
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,11 +44,13 @@ class Options:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to start, in this order; `page` is where the operations centre will be."""
+    """What to start, in this order; `page` is where the operations centre will be, `edge` where
+    devices send ("" while a recording plays)."""
 
     children: list[Child]
     page: str
     page_port: int
+    edge: str
 
 
 def plan(
@@ -65,7 +68,7 @@ def plan(
             " run its parts by themselves"
         )
     page_port = _port(settings.page_port, "page_port")
-    edge_port = _port(0, "edge")
+    edge_port = _edge_port(settings)
     told = _environment(settings, data, kafka, page_port)
 
     def child(name: str, *words: str) -> Child:
@@ -91,7 +94,8 @@ def plan(
                 "--days", str(options.days), "--seed", str(options.seed),
             )
         )  # fmt: skip
-    return Plan(children, f"http://{HOST}:{page_port}/", page_port)
+    edge = f"http://{HOST}:{edge_port}/readings" if simulated else ""
+    return Plan(children, f"http://{HOST}:{page_port}/", page_port, edge)
 
 
 @contextmanager
@@ -160,6 +164,16 @@ def _world_tokens(city: City, data: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.touch(mode=0o600)
     path.write_text(json.dumps(known))
+
+
+def _edge_port(settings: Settings) -> int:
+    """The port that devices know, unless something else has it and none was asked for."""
+    try:
+        return _port(settings.edge_port or EDGE_PORT, "edge_port")
+    except SetupError:
+        if settings.edge_port:
+            raise
+        return _port(0, "edge_port")
 
 
 def _port(wanted: int, setting: str) -> int:

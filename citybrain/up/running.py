@@ -58,8 +58,9 @@ async def run(settings: Settings, options: Options, seconds: float | None) -> Re
                     for child in plan.children:
                         await keeper.start(child)
                     if await _page(plan, keeper, stop):
+                        devices = f"\nDevices send to {plan.edge}" if plan.edge else ""
                         print(
-                            f"{city.en}: {plan.page}\nCommands over HTTP take a token:"
+                            f"{city.en}: {plan.page}{devices}\nCommands over HTTP take a token:"
                             f" citybrain token show --data {settings.data}",
                             file=sys.stderr,
                             flush=True,

@@ -10,9 +10,9 @@ import pytest
 from citybrain import pack
 from citybrain.cityimport import mapping as mappings
 from citybrain.cityimport.run import run as run_import
+from citybrain.clock import moment
 from citybrain.errors import InvalidInput
 from citybrain.history import alertdiff
-from citybrain.history.read import moment
 from citybrain.streams.replaying import run
 from tests.packs import write_pack
 from tests.stream.test_live_equals_replay import RULES, make_recording
@@ -79,7 +79,7 @@ def test_recorded_cities_give_the_same_files_twice(tmp_path: Path, name: str) ->
         pytest.skip(f"the recorded data of {name} ({SHARED / name}) is not here")
     got = run_import(mappings.find(name), tmp_path, SHARED / name)
     city = pack.load(str(got.pack))
-    start, end = (moment(text) for text in PERIODS[name])
+    start, end = (moment(text, "start") for text in PERIODS[name])
     done = [run(city, got.recording, tmp_path / part, start, end) for part in "ab"]
     assert done[0]["readings"] > 5_000
     assert done[0]["files"]["stats"]["rows"] > 5_000

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -17,6 +18,7 @@ import pytest
 
 from citybrain.pack import load
 from citybrain.recording import RecordingWriter
+from tests import readme
 from tests.packs import write_pack
 
 DEADLINE_S = 240
@@ -28,11 +30,14 @@ class Up:
 
     def __init__(self, data: Path, *words: str) -> None:
         self.data = data
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            edge = str(probe.getsockname()[1])  # 8040 may be another city's
         self.errors = data.parent / f"stderr-{time.monotonic_ns()}"
         with self.errors.open("wb") as errors:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "citybrain", "up", "--data", str(data), "--json",
-                 "--days", "0", "--city", "adlershof", *words],
+                 "--days", "0", "--city", "adlershof", "--edge-port", edge, *words],
                 stdout=subprocess.PIPE, stderr=errors,
             )  # fmt: skip
 
@@ -40,6 +45,11 @@ class Up:
         """The page's address, as it stands on the terminal."""
         found = until(lambda: [w for w in self.errors.read_text().split() if w.startswith("http")])
         return str(found[0])
+
+    def devices(self) -> str:
+        """Where devices send to, as it stands on the terminal."""
+        words = self.errors.read_text().split()
+        return next(word for word in words if word.endswith("/readings"))
 
     def pid(self, name: str) -> int:
         """A child's process id by its run file."""
@@ -81,6 +91,22 @@ def adds_up(report: dict[str, Any]) -> bool:
     return bool(report["produced"] == sum(report[fate] for fate in fates))
 
 
+def as_the_readme_says(city: Up) -> None:
+    """What the README tells operators and people with devices to type, typed."""
+    listed = readme.run("citybrain alert list --json", city.data)
+    alert = next(one["id"] for one in json.loads(listed.stdout) if one["active"])
+    for typed in readme.commands("For operators"):
+        done = readme.run(typed.replace(" ID ", f" '{alert}' "), city.data)
+        # These two also tell by their code how well the city is, which has only just started.
+        diagnosis = typed.split()[1] in ("status", "doctor")
+        assert done.returncode in ((0, 1, 6) if diagnosis else (0,)), f"{typed}: {done}"
+    devices = "\n".join(readme.commands("For people with devices"))
+    done = readme.run(devices.replace("http://127.0.0.1:8040/readings", city.devices()), city.data)
+    assert done.returncode == 0, done
+    assert '"accepted":1' in done.stdout
+    assert "in maintenance until 20" in done.stdout
+
+
 @pytest.mark.world
 @pytest.mark.browser
 def test_a_city_survives_a_killed_worker_stops_without_a_trace_and_goes_on(tmp_path: Path) -> None:
@@ -111,6 +137,7 @@ def test_a_city_survives_a_killed_worker_stops_without_a_trace_and_goes_on(tmp_p
     second = Up(data)
     page = second.page()
     until(lambda: counted(page) > report["counted"] + 500)
+    as_the_readme_says(second)
     family = second.family()
     second.process.send_signal(signal.SIGINT)
     again = second.finish()

@@ -16,7 +16,7 @@ from citybrain.errors import SetupError, UsageError
 from citybrain.findings import Place
 from citybrain.history.intake import Intake
 from citybrain.history.journal import Journal
-from citybrain.history.read import VIEWS, Reader, moment
+from citybrain.history.read import VIEWS, Reader
 from citybrain.history.rows import Rows
 from citybrain.history.store import Store, ranges_of
 from citybrain.history.tables import TABLES, TIME
@@ -188,13 +188,6 @@ def test_a_query_that_may_not_or_cannot_run_is_refused_by_name(tmp_path: Path, s
 def test_a_folder_without_history_is_named(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="holds no history"):
         Reader(tmp_path)
-
-
-def test_as_of_takes_iso_times() -> None:
-    assert moment("1970-01-01T01:00:00Z") == 3_600_000
-    assert moment("1970-01-01T01:00:00+01:00") == 0
-    with pytest.raises(UsageError, match="as-of: 'noon'"):
-        moment("noon")
 
 
 def test_a_newer_journal_is_not_touched(tmp_path: Path) -> None:

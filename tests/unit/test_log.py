@@ -2,9 +2,50 @@
 
 import errno
 import io
+import json
 import logging
+import subprocess
+import sys
+from typing import Any
 
 from citybrain.log import Repeats, Steady
+
+SAYS = """
+import logging, threading
+from aiokafka.errors import NotLeaderForPartitionError, RequestTimedOutError
+from citybrain import log
+
+def fail(say):
+    try:
+        raise ValueError("planted")
+    except ValueError:
+        say.exception("broken")
+
+ours = log.get("edge.http")
+log.configure("edge-a")
+for say in (logging.getLogger("aiokafka"), ours):
+    thread = threading.Thread(target=fail, args=(say,))  # where context is another
+    thread.start()
+    thread.join()
+client = logging.getLogger("aiokafka.consumer.fetcher")
+for error in (NotLeaderForPartitionError(), RequestTimedOutError()):
+    client.error("Failed fetch offsets from %s: %s", 0, error)
+"""
+
+
+def said() -> list[dict[str, Any]]:
+    """What a process that says this has on its stderr."""
+    done = subprocess.run([sys.executable, "-c", SAYS], capture_output=True, check=True, text=True)
+    return [json.loads(line) for line in done.stderr.splitlines()]
+
+
+def test_every_line_has_its_process_and_its_traceback_and_what_mends_itself_is_no_error() -> None:
+    library, ours, slow = said()
+    assert {line["process"] for line in (library, ours, slow)} == {"edge-a"}
+    for line in (library, ours):
+        assert "ValueError: planted" in line["exception"]
+        assert "in fail" in line["exception"]
+    assert "RequestTimedOutError" in slow["event"], "the partition without a leader is not there"
 
 
 def test_what_is_said_over_and_over_is_shown_once_with_how_often_it_was() -> None:
