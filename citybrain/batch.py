@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from citybrain import columns
-from citybrain.columns import Columns, Roster, Rosters
+from citybrain.columns import Roster, Rosters
 from citybrain.errors import JSON_ERRORS, InvalidInput
 
 VERSION = 1
@@ -130,21 +130,11 @@ def decode(value: bytes, rosters: Rosters) -> Batch | Control:
             raise InvalidInput("head", f"control record: {error}") from error
         _check_version(record.version)
         return record
-    head = columns.peek(value, _Version)
-    _check_version(head.version)
-    full, got = columns.decode(value, BatchHead, rosters, _COLUMNS)
-    return _batch(full, got)
-
-
-class _Version(msgspec.Struct):
-    version: int
+    head, got = columns.decode(value, BatchHead, rosters, _COLUMNS, READABLE)
+    data = got.data
+    return Batch(head, got.roster, got.codes, data["time"], data["value"], data["quality"])
 
 
 def _check_version(version: int) -> None:
     if version not in READABLE:
         raise InvalidInput("version", f"version: {version} is not one of {READABLE}")
-
-
-def _batch(head: BatchHead, got: Columns) -> Batch:
-    data = got.data
-    return Batch(head, got.roster, got.codes, data["time"], data["value"], data["quality"])

@@ -7,6 +7,7 @@ dictionary: a `Rosters` cache hands out the same `Roster` object for the same by
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, TypeVar
 
 import msgspec
@@ -92,58 +93,69 @@ def encode(head: msgspec.Struct, roster: Roster, codes: Array, data: Mapping[str
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, batch.schema) as writer:
         writer.write_batch(batch)
-    return bytes(sink.getvalue())
-
-
-def peek(value: bytes, head_type: type[_T]) -> _T:
-    """The head alone. Raises InvalidInput as `decode`."""
-    with _refusing():
-        schema = pa.ipc.open_stream(pa.py_buffer(value)).schema
-    return _head(schema, head_type)
+    written: bytes = sink.getvalue().to_pybytes()
+    return written
 
 
 def decode(
-    value: bytes, head_type: type[_T], rosters: Rosters, types: Mapping[str, Any]
+    value: bytes,
+    head_type: type[_T],
+    rosters: Rosters,
+    types: Mapping[str, Any],
+    readable: tuple[int, ...] = (),
 ) -> tuple[_T, Columns]:
     """Head and columns of a message; arrays are views of `value` where Arrow allows it.
 
     types: column name -> numpy dtype that it must have. Unknown extra columns are kept.
-    Raises InvalidInput: `format` (not Arrow, truncated), `head` (a field is missing or
-    wrong; the message names it), `columns` (one is missing, of another type, or holds nulls).
+    readable: versions that the head may state; any if empty.
+    Raises InvalidInput: `format` (not Arrow, truncated), `version`, `head` (a field is missing
+    or wrong; the message names it), `columns` (one is missing, of another type, or holds nulls).
     """
     with _refusing():
         reader = pa.ipc.open_stream(pa.py_buffer(value))
+        schema = reader.schema
+        names = schema.names
+    head = _head(schema, head_type, readable)
+    with _refusing():
         batch = reader.read_next_batch()
         batch.validate()
-        names = batch.schema.names
-    head = _head(reader.schema, head_type)
     if len(set(names)) != len(names):
         raise InvalidInput("columns", f"a column stands twice in {names}")
+    place = {name: i for i, name in enumerate(names)}
     data: dict[str, Array] = {}
     for name, dtype in types.items():
-        if name not in names:
+        if name not in place:
             raise InvalidInput("columns", f"column {name!r} is missing, have {names}")
-        column = batch.column(name)
-        if column.null_count or column.type != pa.from_numpy_dtype(dtype):
+        column = batch.column(place[name])
+        if column.null_count or column.type != _arrow_type(dtype):
             raise InvalidInput(
                 "columns",
                 f"column {name!r} is {column.type} with {column.null_count} nulls,"
                 f" expected {np.dtype(dtype)} without",
             )
         data[name] = column.to_numpy(zero_copy_only=False)
-    if "sensor" not in names or not pa.types.is_dictionary(batch.column("sensor").type):
+    sensor = batch.column(place["sensor"]) if "sensor" in place else None
+    if sensor is None or not isinstance(sensor, pa.DictionaryArray):
         raise InvalidInput("columns", f"column 'sensor' must be a dictionary, have {names}")
-    sensor = batch.column("sensor")
-    if sensor.null_count or sensor.type.index_type != pa.int32():
+    if sensor.null_count or sensor.type.index_type != _INT32:
         raise InvalidInput("columns", "column 'sensor' must have int32 codes without nulls")
-    if sensor.dictionary.type != pa.utf8() or sensor.dictionary.null_count:
+    if sensor.dictionary.type != _UTF8 or sensor.dictionary.null_count:
         raise InvalidInput("columns", "column 'sensor' must name sensors as text without nulls")
     with _refusing():
         roster = rosters.of(sensor.dictionary)
     codes = sensor.indices.to_numpy(zero_copy_only=False)
-    if len(codes) and not (codes.min() >= 0 and codes.max() < len(roster.names)):
+    # As unsigned numbers, negative codes are beyond every dictionary.
+    if len(codes) and codes.view(np.uint32).max() >= len(roster.names):
         raise InvalidInput("format", "column 'sensor' has codes beyond its dictionary")
     return head, Columns(roster, codes, data)
+
+
+_INT32, _UTF8 = pa.int32(), pa.utf8()
+
+
+@cache
+def _arrow_type(dtype: Any) -> pa.DataType:
+    return pa.from_numpy_dtype(dtype)
 
 
 class _refusing:
@@ -158,11 +170,29 @@ class _refusing:
             raise InvalidInput("format", f"not a readable Arrow stream: {error}") from error
 
 
-def _head(schema: pa.Schema, head_type: type[_T]) -> _T:
+def _head(schema: pa.Schema, head_type: type[_T], readable: tuple[int, ...]) -> _T:
     raw = (schema.metadata or {}).get(_HEAD)
     if raw is None:
         raise InvalidInput("head", "schema metadata has no 'citybrain' entry")
     try:
-        return msgspec.json.decode(raw, type=head_type)
+        head = msgspec.json.decode(raw, type=head_type)
+    except JSON_ERRORS as error:
+        # A newer format may have another head: what matters then is that it is newer.
+        _check_version(raw, readable)
+        raise InvalidInput("head", f"head: {error}") from error
+    if readable and getattr(head, "version", None) not in readable:
+        _check_version(raw, readable)
+    return head
+
+
+class _Version(msgspec.Struct):
+    version: int
+
+
+def _check_version(raw: bytes, readable: tuple[int, ...]) -> None:
+    try:
+        version = msgspec.json.decode(raw, type=_Version).version
     except JSON_ERRORS as error:
         raise InvalidInput("head", f"head: {error}") from error
+    if readable and version not in readable:
+        raise InvalidInput("version", f"version: {version} is not one of {readable}")

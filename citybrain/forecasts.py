@@ -8,7 +8,6 @@ import numpy.typing as npt
 
 from citybrain import columns
 from citybrain.columns import Roster, Rosters
-from citybrain.errors import InvalidInput
 
 VERSION = 1
 READABLE = (1,)
@@ -54,7 +53,5 @@ def encode(forecast: Forecast) -> bytes:
 
 def decode(value: bytes, rosters: Rosters) -> Forecast:
     """Raises InvalidInput as `batch.decode`."""
-    head, got = columns.decode(value, ForecastHead, rosters, _TYPES)
-    if head.version not in READABLE:
-        raise InvalidInput("version", f"version: {head.version} is not one of {READABLE}")
+    head, got = columns.decode(value, ForecastHead, rosters, _TYPES, READABLE)
     return Forecast(head, got.roster, got.codes, **got.data)

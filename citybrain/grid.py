@@ -12,6 +12,9 @@ def snap(
     >>> snap(np.array([0.3, 7.0]), 0.25)
     array([0.25, 7.  ])
     """
+    snapped: npt.NDArray[np.float64] = value * (1 / resolution)
+    np.rint(snapped, out=snapped)
+    snapped *= resolution
     # Adding 0.0 turns -0.0 into 0.0: equal values must have equal bytes.
-    snapped: npt.NDArray[np.float64] = np.rint(value / resolution) * resolution + 0.0
+    snapped += 0.0
     return snapped

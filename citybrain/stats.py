@@ -150,7 +150,5 @@ def decode(value: bytes, rosters: Rosters) -> Decoded:
             return record
         except JSON_ERRORS as error:
             raise InvalidInput("head", f"control record: {error}") from error
-    head, got = columns.decode(value, StatsHead, rosters, _TYPES)
-    if head.version not in READABLE:
-        raise InvalidInput("version", f"version: {head.version} is not one of {READABLE}")
+    head, got = columns.decode(value, StatsHead, rosters, _TYPES, READABLE)
     return Stats(head, got.roster, got.codes, **got.data)

@@ -16,6 +16,12 @@ Array = npt.NDArray[Any]
 Where = slice | npt.NDArray[np.intp]
 """Which sensors: a run of neighbours, or their numbers (which may repeat)."""
 
+
+def numbers(where: Where) -> npt.NDArray[np.intp]:
+    """The sensors' numbers, also of a run."""
+    return np.arange(where.start, where.stop) if isinstance(where, slice) else where
+
+
 NEVER = np.iinfo(np.int64).min
 CHUNK = 8_192
 """Sensors in one block of saved state: 65 bytes each, so a block stays near half a megabyte."""

@@ -21,7 +21,7 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
-from citybrain.models.panes import CHUNK, Array, Lateness, Pane, Where, combined
+from citybrain.models.panes import CHUNK, Array, Lateness, Pane, Where, combined, numbers
 
 RUN = 32
 """Mean length of runs from which slices beat scattered adding."""
@@ -118,16 +118,17 @@ class Windows:
 
     def add(
         self,
-        sensor: npt.NDArray[np.intp],
+        sensor: Where,
         time_ms: npt.NDArray[np.int64],
         value: npt.NDArray[np.float64],
         order: int,
     ) -> Added:
         """Add readings, in any order. value: finite and on the kind's grid.
 
-        Fast where `sensor` runs through neighbours at one time, for as long as may be.
+        Fast where `sensor` runs through neighbours at one time, for as long as may be; fastest
+        as a slice.
         """
-        if not len(sensor):
+        if not len(value):
             return Added(0, 0, _NONE)
         oldest = int(time_ms.min())
         if self.closed_ms is None:
@@ -136,25 +137,30 @@ class Windows:
         if oldest < self.horizon_ms:
             old = time_ms < self.horizon_ms
             too_old, keep = np.flatnonzero(old), ~old
-            sensor, time_ms, value = sensor[keep], time_ms[keep], value[keep]
-        late = 0
+            sensor, time_ms, value = numbers(sensor)[keep], time_ms[keep], value[keep]
+        late, count = 0, len(value)
         square = value * value
-        cuts = np.flatnonzero((sensor[1:] != sensor[:-1] + 1) | (time_ms[1:] != time_ms[:-1]))
-        if (len(cuts) + 1) * RUN <= len(sensor):
-            edges = [0, *(cuts + 1).tolist(), len(sensor)]
+        cut = time_ms[1:] != time_ms[:-1]
+        if not isinstance(sensor, slice):
+            cut |= sensor[1:] != sensor[:-1] + 1
+        cuts = np.flatnonzero(cut)
+        if (len(cuts) + 1) * RUN <= count or (isinstance(sensor, slice) and not len(cuts)):
+            edges = [0, *(cuts + 1).tolist(), count]
             for a, b in pairwise(edges):
-                first, at = int(sensor[a]), int(time_ms[a])
+                first = sensor.start + a if isinstance(sensor, slice) else int(sensor[a])
+                at = int(time_ms[a])
                 where = slice(first, first + b - a)
                 for pane in self._holding(where, at):
                     pane.add_run(where, at, value[a:b], square[a:b], order)
                 late += (b - a) * self._is_closed(at)
         else:
+            sensor = numbers(sensor)
             for rows, at in _by_pane(time_ms, self.pane_ms):
                 where_rows = sensor[rows]
                 for pane in self._holding(where_rows, at):
                     pane.add(where_rows, time_ms[rows], value[rows], square[rows], order)
                 late += len(where_rows) * self._is_closed(at)
-        return Added(len(sensor), late, too_old)
+        return Added(count, late, too_old)
 
     def advance(self, watermark_ms: int) -> list[Closed]:
         """Close what ends before the watermark less the delay; by end, then by length.

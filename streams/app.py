@@ -3,7 +3,8 @@
 Faust gives partitions, rebalancing and a stream of messages; everything that must be exact
 is the shell's. So Faust neither commits (a shell does, once its snapshot is durable) nor
 decides where reading begins (the shells' states do), keeps no tables, declares no topics and
-serves no web page.
+serves no web page. Its machinery costs a tenth of a millisecond a message, so what it carries
+as one message is all that one fetch brought for a partition.
 """
 
 import asyncio
@@ -15,10 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import faust
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.errors import IllegalStateError, KafkaError
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
+from faust.types.tuples import ConsumerMessage
 
 from citybrain import log, plan_keys, topics
 from citybrain.city import City
@@ -27,6 +29,7 @@ from citybrain.errors import BrokerError, CityBrainError
 from citybrain.kafka import KafkaSettings, consumer_arguments, faust_broker
 from citybrain.process import stop_event
 from citybrain.stage import Record
+from citybrain.streams import memory
 from citybrain.streams.metrics import WorkerMetrics
 from citybrain.streams.outputs import Outputs
 from citybrain.streams.present import Present
@@ -38,7 +41,12 @@ from citybrain.topics import TOPICS, full_name
 TICK_S = 1.0
 ANSWER_S = 2.0
 AWAY_S = 5.0
-BUFFERED_MESSAGES = 64
+FETCHED_BYTES = 4 << 20
+BUFFERED_FETCHES = 2
+"""What waits in a worker: so many fetches, each of so many bytes a partition or one record."""
+FETCH_WAIT_MS = 100
+BREATH_S = 0.005
+"""After so long at the records of one fetch, everybody else has a turn."""
 
 _log = log.get(__name__)
 
@@ -49,7 +57,14 @@ class _Thread(driver.AIOKafkaConsumerThread):
         # Faust offers this with its exactly_once only; what others write in transactions
         # (models, retried dead letters) must not be seen before it is committed.
         consumer._isolation_level = "read_committed"
+        # A request for quiet partitions holds up one for those of the same node that were busy.
+        consumer._fetch_max_wait_ms = FETCH_WAIT_MS
         return consumer
+
+    async def _fetch_records(self, *args: Any, **kwargs: Any) -> dict[TP, list[Any]]:
+        """All records of a partition that came together, as one item."""
+        fetched = await super()._fetch_records(*args, **kwargs)
+        return {place: [records] for place, records in fetched.items() if records}
 
     async def seek_all(self, offsets: Mapping[TP, int]) -> None:
         """Go to these offsets, in the consumer's own thread.
@@ -73,6 +88,13 @@ class _Consumer(driver.Consumer):
     def _new_consumer_thread(self) -> _Thread:
         return _Thread(self, loop=self.loop, beacon=self.beacon)
 
+    def _to_message(self, tp: TP, record: Any) -> ConsumerMessage:
+        last = record[-1]
+        return ConsumerMessage(
+            tp.topic, tp.partition, last.offset, last.timestamp / 1000, last.timestamp_type, None,
+            None, record, None, 0, 0, tp, generation_id=self.app.consumer_generation_id,
+        )  # fmt: skip
+
     async def behind(self, place: TP, taken: int, end: int) -> int:
         """How many offsets wait, 0 if all that is left are marks of transactions."""
         if taken >= end:
@@ -92,6 +114,10 @@ class _Consumer(driver.Consumer):
 
     async def force_commit(self, *args: Any, **kwargs: Any) -> bool:
         return False
+
+    def on_buffer_full(self, tp: TP) -> None:
+        """Nothing: Faust would sleep a second once all partitions are full; a full buffer makes
+        it wait by itself, just as long as it has to."""
 
     def verify_event_path(self, now: float, tp: TP) -> None:
         """Progress is judged by `WorkerMetrics.health`."""
@@ -121,6 +147,7 @@ class Worker:
         self.shells: dict[TP, Shell] = metrics.shells
         self._present: dict[TP, Present] = {}
         self._saving: set[asyncio.Task[None]] = set()
+        self._waiting: set[Shell] = set()
         self._turn = asyncio.Lock()
         # Faust seeks while shells are still opening; it has to wait for what they find.
         self._settled = asyncio.Event()
@@ -178,8 +205,8 @@ class Worker:
             topic_allow_declare=False,
             topic_disable_leader=True,
             consumer_auto_offset_reset="earliest",
-            consumer_max_fetch_size=8 << 20,
-            stream_buffer_maxsize=BUFFERED_MESSAGES,
+            consumer_max_fetch_size=FETCHED_BYTES,
+            stream_buffer_maxsize=BUFFERED_FETCHES,
             stream_wait_empty=False,
             stream_recovery_delay=0.0,
             broker_session_timeout=15.0,
@@ -194,7 +221,7 @@ class Worker:
         app.on_partitions_assigned.connect(_handler(self._assigned), weak=False)
         app.on_partitions_revoked.connect(_handler(self._revoked), weak=False)
         for topic, stage in self._stages.items():
-            source = app.topic(topic, value_type=bytes, key_type=bytes)
+            source = app.topic(topic, value_type=bytes, key_type=bytes, acks=False)
             app.agent(source, name=stage, concurrency=1)(self._agent(stage))
         app.finalize()
         return app
@@ -209,29 +236,33 @@ class Worker:
         topic = STAGES[stage].topic
         try:
             held = stream.noack()
-            async for _ in held:
-                message = held.current_event.message
-                place = message.tp
-                async with self._turn:
-                    shell = self.shells.get(place)
-                    if shell is None or self._stopping:
-                        continue
-                    record = Record(
-                        topic,
-                        message.partition,
-                        message.offset,
-                        round(message.timestamp * 1000),
-                        message.value,
-                        message.key,
-                        tuple(message.headers or ()),
-                    )
-                    await shell.take(record)
-                if shell.due:
-                    self._save(shell)
+            async for fetched in held:
+                await self._take(topic, held.current_event.message.tp, fetched)
                 yield
         except Exception as error:
             self._fail(error)
             raise
+
+    async def _take(self, topic: str, place: TP, fetched: Sequence[ConsumerRecord]) -> None:
+        """Records of one fetch, for as long as the partition stays ours."""
+        shell, now = self.shells.get(place), asyncio.get_running_loop().time
+        breath = now() + BREATH_S
+        for one in fetched:
+            async with self._turn:
+                if shell is None or self._stopping or self.shells.get(place) is not shell:
+                    return
+                await shell.take(
+                    Record(
+                        topic, one.partition, one.offset, one.timestamp, one.value, one.key,
+                        one.headers,
+                    )
+                )  # fmt: skip
+            if now() > breath:
+                self._save_when_due(shell)
+                await asyncio.sleep(0)
+                breath = now() + BREATH_S
+        if shell is not None:
+            self._save_when_due(shell)
 
     async def _assigned(self, assigned: set[TP]) -> None:
         """Begin to open what is new. The consumer sends no heartbeat before this returns, so
@@ -257,6 +288,7 @@ class Worker:
                 await store.close()
             raise
         self.shells.update({place: shell for place, (shell, _) in shells.items()})
+        memory.settle()
         self._settled.set()
         self._metrics.assigned, self._metrics.opening = True, 0
         _log.info("partitions open", number=len(places), took_ms=self._clock() - begin)
@@ -332,8 +364,7 @@ class Worker:
             while True:
                 await asyncio.sleep(TICK_S)
                 for shell in list(self.shells.values()):
-                    if shell.due:
-                        self._save(shell)
+                    self._save_when_due(shell)
                 ends = await self._ends(probe, list(self.shells))
                 if ends is None:
                     await asyncio.sleep(AWAY_S)
@@ -363,15 +394,28 @@ class Worker:
                 if self.shells.get(place) is shell:
                     await shell.tick(now)
 
-    def _save(self, shell: Shell) -> None:
-        task = asyncio.create_task(shell.snapshot())
-        self._saving.add(task)
-        task.add_done_callback(self._saved)
+    def _save_when_due(self, shell: Shell) -> None:
+        """Save now, or as soon as enough time has passed; what is saved comes by then."""
+        wait_ms = shell.due_ms
+        if wait_ms == 0:
+            task = asyncio.create_task(shell.snapshot())
+            self._saving.add(task)
+            task.add_done_callback(partial(self._saved, shell))
+        elif wait_ms is not None and shell not in self._waiting:
+            self._waiting.add(shell)
+            asyncio.get_running_loop().call_later(wait_ms / 1000, self._waited, shell)
 
-    def _saved(self, task: "asyncio.Task[None]") -> None:
+    def _waited(self, shell: Shell) -> None:
+        self._waiting.discard(shell)
+        if not self._stopping and shell in self.shells.values():
+            self._save_when_due(shell)
+
+    def _saved(self, shell: Shell, task: "asyncio.Task[None]") -> None:
         self._saving.discard(task)
         if not task.cancelled() and task.exception() is not None:
             self._fail(task.exception())
+        elif not self._stopping and shell in self.shells.values():
+            self._save_when_due(shell)
 
     def _fail(self, error: BaseException | None) -> None:
         if error is not None and self._failure is not None and not self._failure.done():
@@ -412,6 +456,8 @@ def run(
     Ends the process at once when anything goes wrong: whatever is not durable by then is
     read again by the next one.
     """
+
+    memory.keep()
 
     async def main() -> None:
         stop = stop_event()

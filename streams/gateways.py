@@ -1,5 +1,6 @@
 """Gateways of a shard: which batches were had already, and what time everybody has passed."""
 
+import heapq
 from collections.abc import Mapping
 from typing import Literal
 
@@ -48,7 +49,9 @@ class Gateways:
         self.idle_ms: int | None = None
         self.changed: set[str] = set()
         self._first = 0
-        self._slowest: int | None = None
+        # (watermark, name), the slowest first; entries that are not true any more stay until
+        # they come up, so that a message of one of many gateways costs next to nothing.
+        self._queue: list[tuple[int, str]] = []
 
     def take(self, gateway: str, incarnation: str, seq: int) -> tuple[bool, int]:
         """Whether a batch is new; and how many numbers are newly missing (-1: one less)."""
@@ -67,7 +70,7 @@ class Gateways:
         one.left_out = True
         if one.watermark_ms is not None and not (one.away and one.away[-1][1] == OPEN):
             one.away = [*one.away[-MAX_AWAY:], (one.watermark_ms, OPEN)]
-        self.settle()
+        self._move()
 
     def absent(self, start_ms: int, end_ms: int) -> tuple[str, ...]:
         """Gateways that were away during some of [start_ms, end_ms), by name."""
@@ -84,17 +87,14 @@ class Gateways:
         one = self._one(gateway)
         if one.away and one.away[-1][1] == OPEN:
             one.away[-1] = (one.away[-1][0], max(watermark_ms, one.away[-1][0]))
-        before = None if one.left_out else one.watermark_ms
         if one.watermark_ms is None or watermark_ms > one.watermark_ms:
             one.watermark_ms = watermark_ms
         one.heard_ms = max(one.heard_ms, at_ms)
         one.interval_ms = interval_ms or one.interval_ms
         one.left_out = False
         self._first = max(self._first, watermark_ms)
-        # Whoever was ahead of the slowest moves nobody, unless it leaves somebody behind.
-        ahead = before is not None and self._slowest is not None and before > self._slowest
-        if not ahead or watermark_ms - (self._slowest or 0) > self._default_ring:
-            self.settle()
+        self._place(gateway, one)
+        self._move()
 
     def leave_out(self, record: LeaveOut, received_ms: int) -> None:
         """Do not wait for a gateway until it speaks.
@@ -109,7 +109,8 @@ class Gateways:
                 one.left_out = _is_silent(one, min(record.at_ms, received_ms))
             else:
                 one.left_out = not self.waited_for(record.gateway)
-            self.settle()
+            self._place(record.gateway, one)
+            self._move()
 
     def idle(self, record: Idle, received_ms: int) -> None:
         """Nobody is left to wait for: time passes by itself, but not faster than the broker's
@@ -117,7 +118,7 @@ class Gateways:
         if all(one.left_out for one in self.known.values()):
             passed_ms = record.watermark_ms - max(0, record.at_ms - received_ms)
             self.idle_ms = max(passed_ms, self.idle_ms or passed_ms)
-            self.settle()
+            self._move()
 
     def waited_for(self, gateway: str) -> bool:
         """Whether it holds the watermark: heard, not left out, not lagging."""
@@ -174,16 +175,28 @@ class Gateways:
         return self.known.setdefault(gateway, Gateway())
 
     def settle(self) -> None:
+        """Order everybody anew, after a restore."""
+        self._queue = []
+        for name, one in self.known.items():
+            self._place(name, one)
+        self._first = max((mark for mark, _ in self._queue), default=0)
+        self._move()
+
+    def _place(self, name: str, one: Gateway) -> None:
+        if one.watermark_ms is not None:
+            heapq.heappush(self._queue, (one.watermark_ms, name))
+
+    def _move(self) -> None:
         """The watermark: the slowest that is waited for, or the idle time; it never goes back."""
-        heard = [
-            (one.watermark_ms, name)
-            for name, one in self.known.items()
-            if one.watermark_ms is not None
-        ]
-        self._first = max(heard, default=(0, ""))[0]
-        marks = [mark for mark, name in heard if self.waited_for(name)]
-        self._slowest = min(marks, default=None)
-        passed = self.idle_ms if self._slowest is None else self._slowest
+        queue = self._queue
+        if len(queue) > 64 + 4 * len(self.known):
+            queue[:] = sorted({(m, n) for m, n in queue if self.known[n].watermark_ms == m})
+        while queue:
+            mark, name = queue[0]
+            if self.known[name].watermark_ms == mark and self.waited_for(name):
+                break
+            heapq.heappop(queue)
+        passed = queue[0][0] if queue else self.idle_ms
         if passed is not None:
             self.watermark_ms = max(passed, self.watermark_ms or passed)
 

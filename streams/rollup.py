@@ -172,7 +172,7 @@ class Rollup:
             self._refuse(record, original, reason, message, len(refused), head.gateway, first)
         if head.lane == "backfill":
             whole = record.value if rows.rows is None else readings.encode(part(batch, rows.rows))
-            self._backfill(whole, len(rows.sensor))
+            self._backfill(whole, len(rows.time_ms))
             return
         added = series.add(rows, self._order(head.gateway, head.seq), head.generated, record)
         self._count("counted", added.counted)

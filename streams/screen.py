@@ -13,6 +13,7 @@ from citybrain.batch import BAD, Batch
 from citybrain.columns import Roster
 from citybrain.grid import snap
 from citybrain.kinds import MINUTE, Kind
+from citybrain.models.panes import Where, numbers
 
 FUTURE_MS = 5 * MINUTE
 """How far a reading may lie ahead of its agent's and of the broker's clock."""
@@ -29,9 +30,12 @@ REASONS = {
 
 @dataclass(frozen=True, slots=True)
 class Screened:
-    """Rows to count, as numbers of the shard's sensors; and rows refused, by reason."""
+    """Rows to count, as numbers of the shard's sensors; and rows refused, by reason.
 
-    sensor: npt.NDArray[np.intp]
+    sensor: a slice if the rows run through neighbours.
+    """
+
+    sensor: Where
     time_ms: npt.NDArray[np.int64]
     value: npt.NDArray[np.float64]
     rows: npt.NDArray[np.intp] | None
@@ -42,29 +46,44 @@ class Screened:
         return rows if self.rows is None else self.rows[rows]
 
 
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where a roster's sensors are in the state. first: of a run of neighbours, else -1."""
+
+    number: npt.NDArray[np.intp]
+    first: int
+    in_order: npt.NDArray[np.int32]
+
+
 class Screen:
     """The door of one kind in one shard; `names` are its sensors in the order of the state."""
 
     def __init__(self, kind: Kind, names: tuple[str, ...]) -> None:
         self.kind = kind
         self._number = {name: i for i, name in enumerate(names)}
-        self._places: dict[Roster, npt.NDArray[np.intp]] = {}
+        self._places: dict[Roster, _Place] = {}
 
     def screen(self, batch: Batch, latest_ms: int) -> Screened:
         """Judge every row. latest_ms: readings after it are in the future."""
-        sensor = self._place(batch.roster)[batch.codes]
+        place, count = self._place(batch.roster), len(batch)
         time_ms, value, kind = batch.time_ms, batch.value, self.kind
+        sensor: Where
+        if place.first >= 0 and np.array_equal(batch.codes, place.in_order[:count]):
+            sensor = slice(place.first, place.first + count)
+        else:
+            sensor = place.number[batch.codes]
         refused: dict[str, npt.NDArray[np.intp]] = {}
         rows = None
         # NaN compares false, so one pass over sums of extremes clears a good batch.
-        if len(batch) and not (
-            sensor.min() >= 0
+        if count and not (
+            (isinstance(sensor, slice) or sensor.min() >= 0)
             and value.min() >= kind.low
             and value.max() <= kind.high
             and time_ms.max() <= latest_ms
             and batch.quality.max() < BAD
         ):
-            good = np.ones(len(batch), np.bool_)
+            sensor = numbers(sensor)
+            good = np.ones(count, np.bool_)
             wrong = {
                 "sensor": sensor < 0,
                 "not-a-number": ~np.isfinite(value),
@@ -81,13 +100,16 @@ class Screen:
             sensor, time_ms, value = sensor[rows], time_ms[rows], value[rows]
         return Screened(sensor, time_ms, snap(value, kind.resolution), rows, refused)
 
-    def _place(self, roster: Roster) -> npt.NDArray[np.intp]:
+    def _place(self, roster: Roster) -> _Place:
         place = self._places.get(roster)
         if place is None:
             if len(self._places) >= 4_096:
                 self._places.clear()
-            numbers = [self._number.get(name, -1) for name in roster.names]
-            place = self._places[roster] = np.array(numbers, np.intp)
+            number = np.array([self._number.get(name, -1) for name in roster.names], np.intp)
+            run = len(number) and number[0] >= 0 and bool((np.diff(number) == 1).all())
+            first = int(number[0]) if run else -1
+            place = _Place(number, first, np.arange(len(number), dtype=np.int32))
+            self._places[roster] = place
         return place
 
 

@@ -29,8 +29,9 @@ from citybrain.errors import BrokerError, InvalidInput
 from citybrain.stage import Out, Record, Refusing, Stage
 
 VERSION = 1
-SHARE = 5
-"""Between two snapshots there are at least so many times the time that one takes."""
+SHARE = 20
+"""Between two snapshots there is at least so many times the time for which one stops the shell;
+sending what it then has costs about as much again, while records are taken."""
 LONGEST_MS = 10_000
 _TRACE = 4_000
 
@@ -185,11 +186,17 @@ class Shell:
         return outs
 
     @property
-    def due(self) -> bool:
-        """Whether there is something to make durable, and it has waited long enough."""
-        behind = self.next_offset != self.saved_offset or bool(self._held)
+    def due_ms(self) -> int | None:
+        """In how long there is something to make durable that has waited long enough."""
+        if self._saving.locked() or (self.next_offset == self.saved_offset and not self._held):
+            return None
         wait = max(self._snapshot_ms, min(LONGEST_MS, SHARE * self._took_ms))
-        return behind and not self._saving.locked() and self._clock() - self._saved_ms >= wait
+        return max(0, self._saved_ms + wait - self._clock())
+
+    @property
+    def due(self) -> bool:
+        """Whether that is now."""
+        return self.due_ms == 0
 
     async def snapshot(self) -> None:
         """Make everything up to here durable, then acknowledge it.
@@ -211,6 +218,7 @@ class Shell:
                 else:
                     self._checks.pop(name, None)
             old = self._manifest
+            self._took_ms = self._clock() - begin
             manifest = Manifest(
                 next_offset=offset,
                 blocks=len(self._checks),
@@ -222,7 +230,6 @@ class Shell:
                 await self._store.save(manifest, blocks, held)
             self._manifest = manifest
             self._saved_ms = self._clock()
-            self._took_ms = self._saved_ms - begin
             self.saved_offset = offset
             await self._acknowledge(offset)
 

@@ -60,8 +60,8 @@ def _emergency(city: City, partition: int) -> Stage:
 STAGES: dict[str, StageRow] = {
     "rollup": StageRow("readings", _rollup),
     "analyse": StageRow("stats", _analyse),
-    # People wait for what they have acknowledged to show.
-    "alerting": StageRow("findings", _alerting, snapshot_ms=500),
+    # Alerts show with the snapshot: people wait for them. Its state is small.
+    "alerting": StageRow("findings", _alerting, snapshot_ms=100),
     # It judges nobody's silence, and traffic does not wait.
     "signals": StageRow("detector-states", _signals, snapshot_ms=5_000, patience_ms=0),
     "emergency": StageRow("emergency", _emergency, snapshot_ms=500),
