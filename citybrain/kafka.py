@@ -196,13 +196,15 @@ _C = TypeVar("_C", bound=_Client)
 async def started(client: _C, settings: KafkaSettings) -> _C:
     """The aiokafka client, started. Raises BrokerError if the cluster does not take us in.
 
-    A client that could not start is closed again.
+    A client that could not start, or was not waited for, is closed again.
     """
     try:
         await client.start()
-    except (KafkaError, OSError, TimeoutError) as error:
+    except BaseException as error:
         await (client.close() if isinstance(client, AIOKafkaAdminClient) else client.stop())  # type: ignore[attr-defined]
-        raise unreachable(settings, error) from error
+        if isinstance(error, KafkaError | OSError | TimeoutError):
+            raise unreachable(settings, error) from error
+        raise
     return client
 
 

@@ -23,6 +23,7 @@ def main() -> None:
     parser.add_argument("--faults", type=int, default=12, help="how many (12)")
     parser.add_argument("--seed", type=int, default=1, help="the same seed draws the same (1)")
     parser.add_argument("--readings", type=int, default=0, help="go on until so many are taken")
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="no fault after that")
     parser.add_argument("--sensors", type=int, default=400, help="ten readings a second each (400)")
     parser.add_argument(
         "--only", default="", help="kinds of faults, with commas: " + ", ".join(FAULTS)
@@ -35,7 +36,7 @@ def main() -> None:
         parser.error(f"--only: {sorted(unknown)} not among {list(FAULTS)}")
     # That a node is away is what we do here; the client would say it many times a second.
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
-    plan = Plan(args.faults, args.seed, args.readings, args.sensors, only)
+    plan = Plan(args.faults, args.seed, args.readings, args.sensors, only, args.minutes)
     report = asyncio.run(run(plan, args.folder))
     if args.json:
         json.dump({"holds": not report.differences, **asdict(report)}, sys.stdout)

@@ -51,14 +51,14 @@ class Report:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to do. only: names of faults to draw from; once: each of them once, in drawn order."""
+    """What to do. only: names of faults to draw from. minutes: no further fault after that."""
 
     faults: int
     seed: int
     readings: int = 0
     sensors: int = 400
     only: Sequence[str] = tuple(FAULTS)
-    once: bool = False
+    minutes: float = float("inf")
 
     def drawn(self) -> tuple[list[str], random.Random]:
         """Names of the faults in order, and the source for their details."""
@@ -94,6 +94,8 @@ async def _run(plan: Plan, folder: Path) -> Report:
                 return report
             names, rng = plan.drawn()
             for name in names:
+                if time.monotonic() - begin > plan.minutes * 60:
+                    break
                 blow = await _strike(name, FAULTS[name], cluster, load, rng, begin)
                 blow.behind_s = await catch_up(cluster, load, follower, loading, following)
                 report.blows.append(blow)
@@ -107,7 +109,7 @@ async def _run(plan: Plan, folder: Path) -> Report:
             for task in (following, loading):
                 task.cancel()
             await asyncio.gather(following, loading, return_exceptions=True)
-            for one in (*cluster.workers.values(), *cluster.agents.values(), cluster.outbox):
+            for one in cluster.kept:
                 report.ended.update({f"{one.name}: {why}": n for why, n in one.ended.items()})
     report.readings = load.truth.accepted
     report.seconds = time.monotonic() - begin
@@ -179,6 +181,8 @@ async def _differences(
         *judge.effects_hold(told, cluster.receiver),
         *told.contradictions,
     ]
+    history = cluster.folder / "historian"
+    found += await asyncio.to_thread(lambda: list(judge.history_holds(truth, history)))
     wrong, unseen = judge.alerts_hold(truth, told)
     report.facts = {
         "produced": book.produced,

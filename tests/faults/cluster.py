@@ -1,4 +1,4 @@
-"""A whole engine as processes: three Kafka nodes, workers, edge agents, the outbox, a receiver.
+"""A whole engine as processes: Kafka nodes, workers, agents, historian, outbox, a receiver.
 
 Every process that ends is started again after half a second, as a supervisor does, unless it
 was stopped on purpose.
@@ -246,6 +246,7 @@ class Cluster:
         self.receiver = Receiver()
         self.workers: dict[str, Kept] = {}
         self.agents: dict[str, Kept] = {}
+        self.others: dict[str, Kept] = {}
         self._count = workers
         self._made = 0
         self._ports = dict(zip(AGENTS, free_ports(len(AGENTS)), strict=True))
@@ -260,21 +261,28 @@ class Cluster:
                 await self._add_agent(agent)
             for _ in range(self._count):
                 await self.add_worker()
-            words = ["outbox", "--broker", kafka.bootstrap, "--webhooks", self.receiver.url]
-            self.outbox = self._kept("outbox", words)
-            await self.outbox.start()
+            bootstrap = kafka.bootstrap
+            for words in (
+                ["historian", "--broker", bootstrap],
+                ["outbox", "--broker", bootstrap, "--webhooks", self.receiver.url],
+            ):
+                other = self.others[words[0]] = self._kept(words[0], words)
+                await other.start()
         except BaseException:
             await self.__aexit__()
             raise
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        kept = [*self.workers.values(), *self.agents.values()]
-        kept += [self.outbox] if hasattr(self, "outbox") else []
-        await asyncio.gather(*(one.end() for one in kept))
+        await asyncio.gather(*(one.end() for one in self.kept))
         self.receiver.close()
         await self.proxies.stop()
         await asyncio.to_thread(self.broker.stop)
+
+    @property
+    def kept(self) -> list[Kept]:
+        """All processes but Kafka's."""
+        return [*self.workers.values(), *self.agents.values(), *self.others.values()]
 
     async def add_worker(self) -> Kept:
         """One more, under a new name."""

@@ -33,6 +33,12 @@ async def kill_agent(cluster: Cluster, load: Load, rng: random.Random) -> str:
     return agent.name
 
 
+async def kill_historian(cluster: Cluster, load: Load, rng: random.Random) -> str:
+    """SIGKILL of the historian, whose files must neither miss nor repeat a row."""
+    await cluster.others["historian"].kill()
+    return "historian"
+
+
 async def kill_broker(cluster: Cluster, load: Load, rng: random.Random) -> str:
     """SIGKILL of a Kafka node, which is away for some seconds."""
     node = rng.choice((1, 2, 3))
@@ -156,6 +162,7 @@ FAULTS: dict[str, Fault] = {
     "SIGKILL of a worker": kill_worker,
     "SIGKILL of an agent": kill_agent,
     "SIGKILL of a Kafka node": kill_broker,
+    "SIGKILL of the historian": kill_historian,
     "worker frozen, then woken": freeze_worker,
     "network cut": cut_network,
     "network slow": slow_network,

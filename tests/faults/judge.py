@@ -1,10 +1,12 @@
 """What must hold at the end. Every function gives the differences that it found, in words."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from citybrain.history.read import Reader
 from citybrain.ledger import Book
 from tests.faults.cluster import Receiver
 from tests.faults.follow import Told
@@ -126,6 +128,42 @@ def refusals_hold(truth: Truth, told: Told) -> Iterator[str]:
         f"{letters[reason]} readings in dead letters as {reason}, which nobody was told"
         for reason in sorted(set(letters) - set(truth.refused))
     )
+
+
+_HISTORY = {
+    "readings": "select sensor, epoch_ms(time) // 10000 * 10000 as pane, count(*) as n,"
+    " sum(value) / count(*) as mean from readings group by all",
+    "statistics": "select sensor, epoch_ms(window_start) as pane, seen as n, mean from stats"
+    f" where window_ms = {PANE_MS} and seen > 0",
+}
+
+
+def history_holds(truth: Truth, data: Path) -> Iterator[str]:
+    """On disk, too: every reading once, and last revisions with what came too late in them."""
+    number = {name: i for i, name in enumerate(truth.names)}
+    wanted = truth.count[: truth.panes]
+    sure = np.ones(wanted.shape, np.bool_)
+    for cell in truth.unsure:
+        sure[cell] = False
+    with np.errstate(invalid="ignore"):
+        means = np.where(wanted > 0, truth.total[: truth.panes] / wanted, 0.0)
+    with Reader(data / "history", tables=("readings", "stats")) as reader:
+        for what, sql in _HISTORY.items():
+            rows = reader.query(sql)
+            at = (rows["pane"].to_numpy() - truth.begin_ms) // PANE_MS
+            columns = np.array([number[name] for name in rows["sensor"].to_pylist()], np.int64)
+            count, mean = np.zeros(wanted.shape, np.int64), np.zeros(wanted.shape)
+            np.add.at(count, (at, columns), rows["n"].to_numpy())
+            mean[at, columns] = rows["mean"].to_numpy()
+            wrong = ((count != wanted) | (mean != means)) & sure
+            if wrong.any():
+                row, column = np.argwhere(wrong)[0].tolist()
+                yield (
+                    f"{what} in history: {int(wrong.sum())} cells differ, first"
+                    f" {truth.names[column]} at {truth.begin_ms + row * PANE_MS}:"
+                    f" {count[row, column]} with mean {mean[row, column]}, truth"
+                    f" {wanted[row, column]} with mean {means[row, column]}"
+                )
 
 
 def _backfilled(truth: Truth, told: Told) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:

@@ -21,7 +21,7 @@ KIND = "occupancy"
 PANE_MS = 10_000
 PER_SECOND = 10
 HIGH, RAISE_AT, CLEAR_AT = 90.0, 70.0, 60.0
-EPISODE_MS = 60_000
+EPISODE_MS = 20_000
 MOST_SECONDS = 20
 """So much goes into one request of a device that has something to make up for."""
 

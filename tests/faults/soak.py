@@ -105,8 +105,7 @@ async def _run(folder: Path, seconds: float, rate: int, report: Report) -> Sampl
 def _sample(cluster: Cluster) -> dict[str, float]:
     """One moment; names are `<what>/<of which>`."""
     found: dict[str, float] = {"lag": 0.0}
-    kept = {**cluster.workers, "edge-a": cluster.agents["a"], "edge-b": cluster.agents["b"]}
-    pids = {name: one.pid for name, one in kept.items()} | {"outbox": cluster.outbox.pid}
+    pids = {one.name: one.pid for one in cluster.kept}
     pids |= {f"kafka-{node}": cluster.broker.pid(node) for node in (1, 2, 3)}
     for name, pid in pids.items():
         process = psutil.Process(pid)

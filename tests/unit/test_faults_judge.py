@@ -1,17 +1,23 @@
 """The judges of `make faults` and `make soak` find what they are there to find."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from citybrain.alerts import Alert
 from citybrain.columns import Roster
 from citybrain.findings import Place
+from citybrain.history.intake import Intake
+from citybrain.history.store import Store
+from citybrain.kinds import KINDS
 from citybrain.ledger import Book
 from citybrain.stats import Stats, StatsHead
 from tests.faults import judge, soak
 from tests.faults.cluster import Receiver
 from tests.faults.follow import Cells, Told
 from tests.faults.load import KIND, PANE_MS, Episode, Truth
+from tests.unit.test_history import NOON, ROSTER, put, readings
 
 NAMES = ["d1", "d2"]
 BEGIN = 1_700_000_000_000 // 60_000 * 60_000
@@ -120,6 +126,19 @@ def test_a_sum_that_does_not_come_out_is_found(truth: Truth) -> None:
     moved = whole | {"counted": 100, "backfilled": 20}
     (only,) = judge.sum_holds(Book(**moved), truth)
     assert only.startswith("20 readings backfilled")
+
+
+def test_a_row_that_history_misses_or_repeats_is_found(tmp_path: Path) -> None:
+    with Store(tmp_path / "history") as store:
+        put(store, Intake(KINDS, {}), readings(0, NOON, 0))
+    truth = Truth(list(ROSTER.names), NOON)
+    row = truth.pane(NOON)
+    truth.count[row] = 1
+    truth.total[row] = [0.0, 0.125, 0.25]
+    (only,) = judge.history_holds(truth, tmp_path)
+    assert only.startswith("statistics in history: 3 cells differ")  # there are none at all
+    truth.count[row, 1] = 2
+    assert len(list(judge.history_holds(truth, tmp_path))) == 2
 
 
 def test_what_grows_during_a_soak_is_found_and_what_only_wavers_is_not() -> None:
