@@ -1,4 +1,4 @@
-"""What has been changed in a city since its pack was written: rule numbers, parked sensors."""
+"""What has been changed in a city since its pack was written: rules, parked sensors."""
 
 import hashlib
 from collections.abc import Mapping
@@ -8,13 +8,21 @@ import msgspec
 from citybrain.clock import stamp
 from citybrain.errors import Refused, UsageError
 from citybrain.kinds import DAY
-from citybrain.rules import Rule, adjusted, with_number
+from citybrain.rules import Rule, adjusted, with_change
 
 MAX_MAINTENANCE_MS = 30 * DAY
 CURRENT_PACK = b"current"
 """Key of the `packs` topic under which the last change stands, as a `stats.Rules` of no shard."""
 
 Settings = dict[str, float | str | bool]
+
+
+def rules_version(pack_version: str, settings: Mapping[str, float | str | bool]) -> str:
+    """The pack's version with what was changed: the same changes give the same version."""
+    if not settings:
+        return pack_version
+    told = msgspec.json.encode(sorted(settings.items()))
+    return f"{pack_version}+{hashlib.sha256(told).hexdigest()[:8]}"
 
 
 class Changes(msgspec.Struct, kw_only=True):
@@ -28,24 +36,21 @@ class Changes(msgspec.Struct, kw_only=True):
         return adjusted(pack_rules, self.settings)
 
     def version(self, pack_version: str) -> str:
-        """The pack's version with the changes: the same changes give the same version."""
-        if not self.settings:
-            return pack_version
-        told = msgspec.json.encode(sorted(self.settings.items()))
-        return f"{pack_version}+{hashlib.sha256(told).hexdigest()[:8]}"
+        """As `rules_version`."""
+        return rules_version(pack_version, self.settings)
 
-    def set_number(
-        self, pack_rules: Mapping[str, Rule], rule: str, field: str, value: float
+    def set_field(
+        self, pack_rules: Mapping[str, Rule], rule: str, field: str, value: float | bool
     ) -> None:
-        """Change a number of a rule. Raises Refused with why not."""
+        """Change a field of a rule. Raises Refused with why not."""
         now = self.rules(pack_rules)
         if rule not in now:
             raise Refused(f"rule: {rule!r} is not one of {sorted(now)}")
         try:
-            with_number(now[rule], field, value)
+            with_change(now[rule], field, value)
         except UsageError as error:
             raise Refused(str(error)) from error
-        self.settings[f"{rule}.{field}"] = float(value)
+        self.settings[f"{rule}.{field}"] = value
 
     def park(self, sensor: str, until_ms: int, now_ms: int) -> None:
         """A sensor is in maintenance until an event time; 0 ends it. Raises Refused."""

@@ -125,11 +125,11 @@ class Shelve(CommandBase, frozen=True, kw_only=True, tag="shelve", tag_field="ty
 
 
 class SetThreshold(CommandBase, frozen=True, kw_only=True, tag="set-threshold", tag_field="type"):
-    """Change one number of one rule of the pack."""
+    """Change one field of one rule of the pack: a number, or (`enabled`) true or false."""
 
     rule: str
     field: str
-    value: float
+    value: float | bool
 
 
 class SetMaintenance(

@@ -81,10 +81,20 @@ class Lifecycle:
         self.now_ms = max(self.now_ms, to_ms)
         return records
 
-    def retire(self) -> list[Alert]:
-        """Clear what is active under rules that the pack no longer has."""
-        active = [self.book.cases[alert] for alert in sorted(self.book.active)]
-        return [self._clear(case, 0) for case in active if not self._rule(case)]
+    def retire(self, person: str = "") -> list[Alert]:
+        """Clear what is active under rules that are off, or that the pack no longer has.
+
+        Nobody will tell that their findings have ended, so they end here.
+        """
+        records: list[Alert] = []
+        for case in [self.book.cases[alert] for alert in sorted(self.book.active)]:
+            rule = self._rule(case)
+            if rule is None or not rule.enabled:
+                for finding in case.members.values():
+                    ended = msgspec.structs.replace(finding, state="cleared", at_ms=self.now_ms)
+                    case.members[finding.id] = ended
+                records.append(self._clear(case, 0, person))
+        return [*records, *self._suppress()] if records else []
 
     def acknowledge(self, alert: str, person: str, comment: str, said_ms: int) -> list[Alert]:
         """Somebody has seen it. Raises Refused if it is unknown or acknowledged already."""
@@ -130,7 +140,7 @@ class Lifecycle:
     def _case(self, finding: Finding) -> Case | None:
         """Where a finding goes, opening a case if need be; None if it says nothing new."""
         rule = rule_of(self.rules, finding)
-        if rule is None:
+        if rule is None or not rule.enabled:
             return None
         case = self.book.owner(finding.id)
         known = case and case.members[finding.id]
@@ -174,10 +184,10 @@ class Lifecycle:
         raised |= self._at_severity(case, severity)
         return self._record(case, "raised", shown, **raised, cause_ms=cause_ms)
 
-    def _clear(self, case: Case, cause_ms: int) -> Alert:
+    def _clear(self, case: Case, cause_ms: int, person: str = "") -> Alert:
         case.lesser_since_ms = None
         ended: Facts = {"active": False, "cleared_ms": self.now_ms}
-        record = self._record(case, "cleared", **ended, cause_ms=cause_ms)
+        record = self._record(case, "cleared", **ended, cause_ms=cause_ms, person=person)
         self.book.watch(case)
         return record
 

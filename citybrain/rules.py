@@ -12,7 +12,7 @@ import msgspec
 
 from citybrain.errors import UsageError
 
-_NUMBERS = ("raise_at", "clear_at", "hold_s")
+_FIELDS = ("raise_at", "clear_at", "hold_s", "enabled")
 
 
 class Rule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -46,28 +46,39 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     enabled: bool = True
 
 
-def numbers(rule: Rule) -> dict[str, float | None]:
+def changeable(rule: Rule) -> dict[str, float | bool | None]:
     """The fields of a rule that can be changed while it works, with their values.
 
-    They are raise_at, clear_at, hold_s, `levels.<severity>`, and the numbers of `settings`.
+    They are raise_at, clear_at, hold_s, enabled, the numbers of `settings`, and what decides
+    how bad it is: `levels.<severity>`, or severity where the rule has no levels.
     """
-    fields: dict[str, float | None] = {name: getattr(rule, name) for name in _NUMBERS}
+    fields: dict[str, float | bool | None] = {name: getattr(rule, name) for name in _FIELDS}
+    if not rule.levels:
+        fields["severity"] = rule.severity
     fields |= {f"levels.{severity}": value for severity, value in rule.levels.items()}
     return fields | {k: v for k, v in rule.settings.items() if isinstance(v, int | float)}
 
 
-def with_number(rule: Rule, field: str, value: float) -> Rule:
-    """The rule with one number changed and everything checked.
+def with_change(rule: Rule, field: str, value: float | bool) -> Rule:
+    """The rule with one field changed and everything checked.
 
     Raises UsageError naming the field, the value and what was expected.
     """
-    known = numbers(rule)
+    known = changeable(rule)
     if field not in known:
-        raise UsageError(f"{rule.name}.{field}: not a number of this rule; it has {sorted(known)}")
+        raise UsageError(
+            f"{rule.name}.{field}: not a field of this rule that can be changed while it works;"
+            f" those are {sorted(known)}"
+        )
+    if isinstance(value, bool) != (field == "enabled"):
+        expected = "true or false" if field == "enabled" else "a number"
+        raise UsageError(f"{rule.name}.{field}: {str(value).lower()} is not {expected}")
     if not math.isfinite(value):
         raise UsageError(f"{rule.name}.{field}: {value} is not a finite number")
     if field == "hold_s" and (value < 0 or value != int(value)):
         raise UsageError(f"{rule.name}.hold_s: {value} is not a whole number of seconds >= 0")
+    if field == "severity" and value not in (1, 2, 3, 4):
+        raise UsageError(f"{rule.name}.severity: {value:g} is not 1 (red) to 4 (blue)")
     changed = _replaced(rule, field, value)
     problem = inconsistency(changed)
     if problem:
@@ -102,23 +113,24 @@ def ancestors(rules: Mapping[str, Rule], name: str) -> list[str]:
 def adjusted(
     rules: Mapping[str, Rule], settings: Mapping[str, float | str | bool]
 ) -> dict[str, Rule]:
-    """The rules of a pack under the changed numbers of a `stats.Rules` record.
+    """The rules of a pack under the changed fields of a `stats.Rules` record.
 
-    Keys of settings that are not `<rule>.<number>` are passed over: the record also says
-    other things, and a number may belong to a rule that the pack no longer has.
+    Keys of settings that are not `<rule>.<field>` are passed over: the record also says
+    other things, and a field may belong to a rule that the pack no longer has.
     """
     result = dict(rules)
     for key, value in settings.items():
         name, _, field = key.partition(".")
-        if name in result and field in numbers(result[name]):
-            result[name] = _replaced(result[name], field, float(value))
+        if name in result and field in changeable(result[name]):
+            result[name] = _replaced(result[name], field, value)
     return result
 
 
-def _replaced(rule: Rule, field: str, value: float) -> Rule:
-    change: dict[str, Any] = {field: int(value) if field == "hold_s" else value}
+def _replaced(rule: Rule, field: str, value: float | str | bool) -> Rule:
+    kinds: dict[str, type] = {"hold_s": int, "severity": int, "enabled": bool}
+    change: dict[str, Any] = {field: kinds.get(field, float)(value)}
     if field.startswith("levels."):
-        change = {"levels": rule.levels | {field.removeprefix("levels."): value}}
-    elif field not in _NUMBERS:
-        change = {"settings": rule.settings | {field: value}}
+        change = {"levels": rule.levels | {field.removeprefix("levels."): float(value)}}
+    elif field not in (*_FIELDS, "severity"):
+        change = {"settings": rule.settings | {field: float(value)}}
     return msgspec.structs.replace(rule, **change)

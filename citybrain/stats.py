@@ -13,6 +13,7 @@ import numpy.typing as npt
 from citybrain import columns
 from citybrain.columns import Roster, Rosters
 from citybrain.errors import JSON_ERRORS, InvalidInput
+from citybrain.rules import Rule
 
 VERSION = 1
 READABLE = (1,)
@@ -100,7 +101,8 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True, tag="rules", tag_field="t
     settings: `<rule>.<field>` -> number (raise_at, clear_at, hold_s, a key of settings);
     `maintenance.<sensor>` -> true while the sensor is parked, false from then on. Always all
     that was ever changed, so that the last such record of a log says everything.
-    pack: the version that findings carry from here on.
+    pack: the version that findings carry from here on. rules: the rules of the pack itself,
+    where it is another pack than before; else [].
     """
 
     version: int = VERSION
@@ -108,6 +110,7 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True, tag="rules", tag_field="t
     pack: str
     settings: dict[str, float | str | bool]
     at_ms: int
+    rules: list[Rule] = []
 
 
 class Passed(msgspec.Struct, frozen=True, kw_only=True, tag="passed", tag_field="type"):

@@ -33,6 +33,9 @@ DAY_MS = 24 * HOUR_MS
 
 LONGEST_OFFLINE_MS = 7 * DAY_MS
 """How long an edge agent may be away and still have its readings counted."""
+LONG_WEEKEND_MS = 5 * DAY_MS
+"""How long the historian may be away and still find every change of what it archives from
+compacted topics: four free days, and one to notice."""
 
 _MB = 1 << 20
 _NONE: Mapping[str, Mapping[str, str]] = MappingProxyType({})
@@ -41,6 +44,8 @@ _NONE: Mapping[str, Mapping[str, str]] = MappingProxyType({})
 @dataclass(frozen=True, slots=True)
 class Topic:
     """One row. key: what a record's key is. retention_ms: None keeps for ever (compacted).
+    whole_ms: so long a compacted topic keeps every record; where the latest says all that was
+    before (totals, models, snapshots), 0 keeps restarts short.
 
     partitioned_by: `shard`, with the partition from the pack's table; `city`, one partition,
     so that there is one order; `intersection`, by the hash of the key.
@@ -53,6 +58,7 @@ class Topic:
     compact: bool
     max_message_bytes: int
     doc: str
+    whole_ms: int = 0
 
     def partitions(self, of_city: int) -> int:
         """Number of partitions in a city with so many."""
@@ -71,7 +77,8 @@ class Topic:
             # A segment that is being written is never compacted: roll it soon, or a restart
             # reads every old snapshot.
             settings |= {"segment.bytes": 64 * _MB, "segment.ms": HOUR_MS,
-                         "min.cleanable.dirty.ratio": "0.3"}  # fmt: skip
+                         "min.cleanable.dirty.ratio": "0.3",
+                         "min.compaction.lag.ms": self.whole_ms}  # fmt: skip
         if self.retention_ms is not None:
             # Whole segments are deleted: a dozen of them follow the retention closely enough.
             settings |= {
@@ -89,9 +96,14 @@ def _log(
 
 
 def _table(
-    name: str, key: str, by: Literal["shard", "city"], doc: str, max_message_bytes: int = _MB
+    name: str,
+    key: str,
+    by: Literal["shard", "city"],
+    doc: str,
+    max_message_bytes: int = _MB,
+    whole_ms: int = 0,
 ) -> Topic:
-    return Topic(name, key, by, None, True, max_message_bytes, doc)
+    return Topic(name, key, by, None, True, max_message_bytes, doc, whole_ms)
 
 
 TOPICS: dict[str, Topic] = {
@@ -107,9 +119,10 @@ TOPICS: dict[str, Topic] = {
              "what detectors found, each shard's progress, commands to alerting"),
         _log("forecasts", "shard", "city", 7 * DAY_MS,
              "what models expect of the sensors of a shard", 8 * _MB),
-        _table("link-states", "link", "city", "how each road flows, the latest"),
-        _table("alerts", "alert id", "city", "every alert, its latest revision"),
-        _log("commands", "command id", "city", 30 * DAY_MS, "what people ask of a stage"),
+        _table("link-states", "link", "city", "how each road flows, the latest",
+               whole_ms=LONG_WEEKEND_MS),
+        _table("alerts", "alert id", "city", "every alert, its latest revision",
+               whole_ms=LONG_WEEKEND_MS),
         _log("command-results", "command id", "city", 30 * DAY_MS,
              "applied, refused (why) or expired"),
         _table("models", "model id", "city", "fitted models with hash and training interval",
@@ -127,9 +140,12 @@ TOPICS: dict[str, Topic] = {
         _log("priority-requests", "vehicle id", "city", DAY_MS, "who asks for a green, and where"),
         _log("emergency", "incident, responder or command id", "city", 30 * DAY_MS,
              "alerts, link states, positions and commands that the emergency stage decides by"),
-        _table("dispatches", "dispatch id", "city", "who is sent where, the latest"),
-        _table("responders", "responder id", "city", "what each responder does, the latest"),
-        _table("incidents", "incident id", "city", "open and closed incidents, the latest"),
+        _table("dispatches", "dispatch id", "city", "who is sent where, the latest",
+               whole_ms=LONG_WEEKEND_MS),
+        _table("responders", "responder id", "city", "what each responder does, the latest",
+               whole_ms=LONG_WEEKEND_MS),
+        _table("incidents", "incident id", "city", "open and closed incidents, the latest",
+               whole_ms=LONG_WEEKEND_MS),
         _log("outbox", "alert id/transition", "city", 7 * DAY_MS,
              "what leaves the engine: webhooks, messages"),
         _log("probe", "host", "city", 15 * MINUTE_MS,

@@ -34,6 +34,7 @@ from citybrain.findings import (
 from citybrain.grouping import order, rule_of
 from citybrain.lifecycle import Lifecycle
 from citybrain.outbox import Effect, Held, Outbox
+from citybrain.rules import Rule
 from citybrain.stage import Out, Record
 from citybrain.streams.frontier import PATIENCE_MS, Frontier, FrontierState
 
@@ -52,6 +53,7 @@ class Head(msgspec.Struct, kw_only=True):
     shelves: list[Shelf]
     outbox: dict[str, Held] = {}
     counts: dict[str, int]
+    pack: str = ""
 
 
 class Alerting:
@@ -69,11 +71,16 @@ class Alerting:
         self._dirty = {"held", "results"}
         self._counts = dict.fromkeys(("findings", "held_repeats", "dead_lettered", "commands"), 0)
         self._restored = False
+        self._told_pack = ""
 
     def apply(self, record: Record) -> Sequence[Out]:
         """Take one record of the findings log."""
         outs = self._alerts(self._life.retire()) if self._restored else []
         self._restored = False
+        if self._told_pack != self._city.version:
+            # Another pack than the one of the last record: the log says which rules hold now.
+            self._told_pack = self._city.version
+            outs += self._tell_shards(list(self._city.rules.values()))
         try:
             entry = findings.decode(record.value)
             match entry:
@@ -107,6 +114,7 @@ class Alerting:
             shelves=list(book.shelves.values()),
             outbox=self._outbox.held,
             counts=self._counts | {"repeats": self._life.repeats},
+            pack=self._told_pack,
         )
         encode = msgspec.json.encode
         blocks = {"head": encode(head)}
@@ -138,6 +146,7 @@ class Alerting:
             raise InvalidInput("version", f"alerting snapshot: {head.version}, not {VERSION}")
         self._frontier.restore(head.frontier)
         self._changes = head.changes
+        self._told_pack = head.pack
         self._counts |= {k: v for k, v in head.counts.items() if k in self._counts}
         self._life.repeats = head.counts.get("repeats", 0)
         self._life.now_ms = head.now_ms
@@ -238,16 +247,17 @@ class Alerting:
                 return self._alerts(self._life.assign(alert, person, assignee))
             case Shelve(alert=alert, person=person, until_ms=until_ms, reason=reason):
                 return self._alerts(self._life.shelve(alert, person, until_ms, reason))
-            case SetThreshold(rule=rule, field=field, value=value):
-                self._changes.set_number(self._city.rules, rule, field, value)
+            case SetThreshold(rule=rule, field=field, value=value, person=person):
+                self._changes.set_field(self._city.rules, rule, field, value)
+                return [*self._tell_shards(), *self._alerts(self._life.retire(person))]
             case SetMaintenance(sensor=sensor, until_ms=until_ms):
                 if sensor not in self._city.sensors:
                     raise Refused(f"sensor: {sensor!r} is not in the pack of {self._city.id}")
                 self._changes.park(sensor, until_ms, self._frontier.now_ms)
         return self._tell_shards()
 
-    def _tell_shards(self) -> list[Out]:
-        """The changed numbers as a control record in the statistics log of every shard, and as
+    def _tell_shards(self, pack_rules: Sequence[Rule] = ()) -> list[Out]:
+        """What was changed as a control record in the statistics log of every shard, and as
         the current version of the pack for everybody else.
         """
         self._adjust()
@@ -256,6 +266,7 @@ class Alerting:
             pack=self._life.pack,
             settings=dict(self._changes.settings),
             at_ms=self._frontier.now_ms,
+            rules=list(pack_rules),
         )
         told = [
             Out(

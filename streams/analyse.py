@@ -17,6 +17,7 @@ import msgspec
 import numpy as np
 
 from citybrain import emergency, findings, stats
+from citybrain.changes import rules_version
 from citybrain.city import City
 from citybrain.columns import Rosters
 from citybrain.emergency import LinksSeen
@@ -116,7 +117,11 @@ class Analyse:
                 return []
             case Rules():
                 self._core.settings |= entry.settings
+                before = self._watches.keys()
                 self._rule_up()
+                # What a rule that is on again begins with is nothing, also after a crash.
+                changed = before ^ self._watches.keys()
+                self._dirty |= {f"watch/{rule}/{kind}" for rule, kind in changed}
                 return []
             case Passed():
                 return self._progress(entry.through_ms)
@@ -225,7 +230,7 @@ class Analyse:
         said = [
             wording.finding(
                 self._city, self._rules[rule], seen, verdict, message.head, at_ms,
-                self._series[seen.kind.name].model,
+                self._series[seen.kind.name].model, self._pack,
             )
             for rule, seen, verdicts in found
             for verdict in verdicts
@@ -263,6 +268,7 @@ class Analyse:
     def _rule_up(self) -> None:
         """Make the watches of the rules as they stand now; what lasts goes on."""
         self._rules = adjusted(self._city.rules, self._core.settings)
+        self._pack = rules_version(self._city.version, self._core.settings)
         before, self._watches = self._watches, {}
         for rule in self._rules.values():
             if not rule.enabled:
@@ -310,8 +316,8 @@ class Analyse:
                 blocks[name] = msgspec.msgpack.encode(self._series[rest].records())
             elif part == "watch":
                 rule, _, kind = rest.rpartition("/")
-                watch = self._watches[rule, kind]
-                blocks[name] = pack(_Names(watch.detector.names), watch.arrays())
+                watch = self._watches.get((rule, kind))
+                blocks[name] = pack(_Names(watch.detector.names), watch.arrays()) if watch else b""
             elif self._links:
                 blocks[name] = pack(_Names(self._links.axis.names), self._links.state)
         self._dirty.clear()

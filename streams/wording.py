@@ -31,8 +31,12 @@ def finding(
     head: StatsHead,
     at_ms: int,
     model: Model | None,
+    pack: str,
 ) -> Finding:
-    """The record of a verdict that a rule's detector gave on the window `seen`."""
+    """The record of a verdict that a rule's detector gave on the window `seen`.
+
+    pack: the version of the rules, with what was changed of them.
+    """
     kind = seen.kind
     on_link = rule.detector == "congestion"
     by_model = rule.detector == "anomaly" and model is not None
@@ -63,7 +67,7 @@ def finding(
         ],
         params=verdict.facts,
         model=f"{model.head.forecaster}@{model.digest}" if by_model and model else "",
-        pack=city.version,
+        pack=pack,
         cause_ms=head.cause_ms,
         generated=head.generated or city.generated,
     )

@@ -16,7 +16,7 @@ from citybrain.cli.connection import (
 if TYPE_CHECKING:
     from citybrain.rules import Rule
 
-app = typer.Typer(no_args_is_help=True, help="Show the rules; change a threshold.")
+app = typer.Typer(no_args_is_help=True, help="Show the rules; change one.")
 
 Name = Annotated[str, typer.Argument(metavar="RULE", help="Name of the rule.")]
 PackOption = Annotated[bool, typer.Option("--pack", help="As the pack says; asks no running city.")]
@@ -64,7 +64,7 @@ def show(
 
     from citybrain.cli.output import print_json, print_table
     from citybrain.errors import UsageError
-    from citybrain.rules import numbers
+    from citybrain.rules import changeable
 
     rules = _rules(city, data, broker, pack)
     if name not in rules:
@@ -72,22 +72,25 @@ def show(
     if as_json:
         print_json(rules[name])
         return
-    changeable = numbers(rules[name])
+    fields = changeable(rules[name])
     facts = msgspec.to_builtins(rules[name])
     for nested in ("levels", "settings"):
         prefix = "levels." if nested == "levels" else ""
         facts |= {f"{prefix}{key}": value for key, value in facts.pop(nested).items()}
     print_table(
         ("field", "value", "can be set"),
-        ((field, str(v), "yes" if field in changeable else "") for field, v in facts.items()),
+        ((field, str(v), "yes" if field in fields else "") for field, v in facts.items()),
     )
 
 
 @app.command("set")
 def set_(
     name: Name,
-    field: Annotated[str, typer.Argument(metavar="FIELD", help="raise_at, hold_s, levels.2, ...")],
-    value: Annotated[float, typer.Argument(metavar="VALUE")],
+    field: Annotated[
+        str,
+        typer.Argument(metavar="FIELD", help="raise_at, hold_s, enabled, levels.2, ..."),
+    ],
+    value: Annotated[str, typer.Argument(metavar="VALUE", help="A number; true or false.")],
     person: Annotated[
         str | None, typer.Option("--person", help="Who says so; without it this system's user.")
     ] = None,
@@ -96,7 +99,7 @@ def set_(
     broker: BrokerOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Change a number of a rule while the city runs, for all shards at once."""
+    """Change a field of a rule while the city runs, for all shards at once."""
     from citybrain.cli.orders import give
     from citybrain.clock import wall_clock
     from citybrain.commands import command, this_person
@@ -104,8 +107,19 @@ def set_(
 
     here = connect(city, data, broker)
     who = person or this_person()
-    order = command(SetThreshold, who, wall_clock(), rule=name, field=field, value=value)
-    give(here, [order], [f"{name}.{field} = {value:g}"], as_json)
+    order = command(SetThreshold, who, wall_clock(), rule=name, field=field, value=_value(value))
+    give(here, [order], [f"{name}.{field} = {value}"], as_json)
+
+
+def _value(text: str) -> float | bool:
+    from citybrain.errors import UsageError
+
+    if text in ("true", "false"):
+        return text == "true"
+    try:
+        return float(text)
+    except ValueError as error:
+        raise UsageError(f"VALUE: {text!r}: expected a number, true or false") from error
 
 
 def _kinds(rule: "Rule") -> str:

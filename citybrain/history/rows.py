@@ -326,7 +326,6 @@ def _from_accounts(record: Record, _: Rosters) -> Row:
 DECODERS: dict[str, Callable[[Record, Rosters], Rows | Row | None]] = {
     "stats": _from_stats,
     "findings": _from_findings,
-    "commands": _from_findings,
     "forecasts": lambda record, rosters: forecast(
         [(forecasts.decode(record.value, rosters), record.timestamp_ms)]
     ),

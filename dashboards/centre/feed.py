@@ -1,7 +1,7 @@
 """From the output topics into the state: one consumer of all their partitions, no group.
 
-Whoever restarts the centre loses nothing: compacted topics are read from their beginning,
-the others from two hours back. A broker that is away is waited for; the page says so.
+Whoever restarts the centre loses nothing: tables are read from their beginning, the
+others from two hours back. A broker that is away is waited for; the page says so.
 """
 
 import asyncio
@@ -41,6 +41,8 @@ READ = (
     "accounts", "models", "packs", "alerts", "link-states", "findings", "forecasts", "stats",
     "command-results", "detector-states", "signal-plans",
 )  # fmt: skip
+WHOLE = {name for name in READ if TOPICS[name].compact} - {"link-states"}
+"""Read from their beginning. A road's state expires in minutes: those of hours ago say nothing."""
 
 _T = TypeVar("_T", bound=msgspec.Struct)
 _logger = log.get(__name__)
@@ -135,7 +137,7 @@ class Feed:
         begins = await consumer.beginning_offsets(partitions)
         ends: dict[TopicPartition, int] = await consumer.end_offsets(partitions)
         now_ms = self._clock()
-        logs = [p for p in partitions if not TOPICS[self._short[p.topic]].compact]
+        logs = [p for p in partitions if self._short[p.topic] not in WHOLE]
         at = await consumer.offsets_for_times(
             {p: now_ms - RECENT_MS.get(self._short[p.topic], LOOK_BACK_MS) for p in logs}
         )
@@ -186,9 +188,9 @@ class Feed:
                     self._alerts.put(alert)
             case "command-results":
                 self._answers.take(_decode(value, CommandResult))
-            case "packs":
+            case "packs" if key == CURRENT_PACK:
                 rules = stats.decode(value, self._rosters)
-                if key == CURRENT_PACK and isinstance(rules, stats.Rules):
+                if isinstance(rules, stats.Rules):
                     state.take_rules(rules)
             case "detector-states":
                 entry = signal_log.decode(value)

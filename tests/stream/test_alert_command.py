@@ -86,9 +86,13 @@ async def test_a_threshold_is_changed_and_shown(broker: LocalBroker, city: City)
         assert after.json["levels"]["1"] == 5.5
         of_pack = await citybrain("rule", "show", "rain", "--json", "--pack", *at[:2])
         assert of_pack.json["levels"]["1"] == 4.0
+        off = await citybrain("rule", "set", "jam", "enabled", "false", "--person", "o", *at)
+        assert (off.code, off.out.strip()) == (0, "applied: jam.enabled = false")
+        now = await citybrain("rule", "list", "--json", *at)
+        assert {r["name"] for r in now.json if not r["enabled"]} == {"jam"}
         no = await citybrain("rule", "set", "rain", "severity", "1", "--person", "o", *at)
         assert no.code == 8
-        assert "not a number of this rule" in no.err
+        assert "not a field of this rule" in no.err
     assert "rain" in (await citybrain("rule", "list", *at)).out
 
 

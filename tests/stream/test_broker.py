@@ -274,7 +274,9 @@ async def test_a_second_producer_of_a_transactional_id_fences_the_first(
 
 
 async def test_compaction_can_be_made_to_happen_during_a_test(tmp_path: Path, city_id: str) -> None:
-    fast = {"segment.ms": "200", "min.cleanable.dirty.ratio": "0.01"}
+    fast = {
+        "segment.ms": "200", "min.cleanable.dirty.ratio": "0.01", "min.compaction.lag.ms": "0",
+    }  # fmt: skip
     async with LocalBroker(
         tmp_path / "kafka",
         properties={"log.cleaner.backoff.ms": 200, "log.initial.task.delay.ms": 0},

@@ -1,6 +1,7 @@
 """The alerting stage on its log: order, shards that stop, commands, state."""
 
 import random
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from citybrain.findings import (
 )  # fmt: skip
 from citybrain.kinds import DAY, HOUR, MINUTE
 from citybrain.outbox import Effect
+from citybrain.pack import load
 from citybrain.stage import Out, Record
 from citybrain.streams.alerting import Alerting
 from citybrain.streams.frontier import PATIENCE_MS
@@ -49,6 +51,9 @@ class Log:
         self.outs: list[Out] = []
         self.offset = 0
         self.wall_ms = WALL
+        # The first record makes the stage say which rules hold; this one does nothing else.
+        self.began = self.write(LeaveOutShard(shard="north", through_ms=1, at_ms=0))
+        self.outs.clear()
 
     def write(self, *entries: msgspec.Struct | bytes) -> list[Out]:
         """Append records; what the stage wrote because of them."""
@@ -261,7 +266,7 @@ def test_a_changed_threshold_goes_to_every_shard_with_a_new_version(folder: Path
     ("rule", "field", "value", "why"),
     [
         ("nothing", "raise_at", 1.0, "rule: 'nothing' is not one of"),
-        ("rain", "severity", 1.0, "rain.severity: not a number of this rule"),
+        ("rain", "severity", 1.0, "rain.severity: not a field of this rule"),
         ("rain", "levels.1", 0.5, "do not grow towards severity 1"),
     ],
 )
@@ -272,6 +277,79 @@ def test_a_threshold_that_makes_no_sense_is_refused(
     outs = log.write(command(SetThreshold, rule=rule, field=field, value=value))
     assert [out.topic for out in outs] == ["command-results"]
     assert why in answers(outs)[0].why
+
+
+def test_a_rule_that_is_turned_off_ends_its_alerts_and_raises_none_until_it_is_on(
+    folder: Path,
+) -> None:
+    log = Log(folder)
+    log.write(finding("outage"), finding("silent", "d1", 1))
+    outs = log.progress(1)
+    assert [(a.rule, bool(a.suppressed_by)) for a in alerts(outs)] == [
+        ("outage", False), ("silent", True),
+    ]  # fmt: skip
+    outs = log.write(command(SetThreshold, rule="outage", field="enabled", value=False))
+    assert answers(outs)[0].outcome == "applied"
+    assert [(a.rule, a.transition, a.active, a.person) for a in alerts(outs)] == [
+        ("outage", "cleared", False, "operator-1"), ("silent", "released", True, ""),
+    ]  # fmt: skip
+    # What was on its way is no alert any more, and neither is anything after it.
+    log.write(finding("outage", "d2", 2), finding("outage", "d1", 2, "updated"))
+    assert alerts(log.progress(3)) == []
+    log.write(command(SetThreshold, id="c2", rule="outage", field="enabled", value=True))
+    log.write(finding("outage", "d1", 4, onset=4))
+    first = alerts(log.progress(5))[0]
+    assert (first.rule, first.transition) == ("outage", "raised")
+    log.write(finding("outage", "d1", 6, "cleared", onset=4))
+    ended = [a for a in alerts(log.progress(7)) if a.rule == "outage"]
+    assert [(a.transition, a.active) for a in ended] == [("cleared", False)]
+
+
+def test_the_severity_of_a_rule_without_levels_can_be_changed(folder: Path) -> None:
+    log = Log(folder)
+    log.write(command(SetThreshold, rule="silent", field="severity", value=1.0))
+    log.write(finding("silent"))
+    assert [a.severity for a in alerts(log.progress(1))] == [1]
+
+
+def _rules(outs: list[Out]) -> list[stats.Rules]:
+    records = [stats.decode(o.value, Rosters()) for o in outs if o.topic == "stats"]
+    return [r for r in records if isinstance(r, stats.Rules)]
+
+
+def test_the_log_says_which_rules_hold_from_the_start_and_after_the_pack_was_edited(
+    folder: Path, tmp_path: Path
+) -> None:
+    log = Log(folder)
+    first = _rules(log.began)
+    assert [(r.shard, r.pack) for r in first] == [
+        ("north", log.city.version), ("south", log.city.version),
+    ]  # fmt: skip
+    assert {rule.name: rule for rule in first[0].rules} == log.city.rules
+    log.write(command(SetThreshold, rule="rain", field="levels.1", value=5.0))
+
+    saved = dict(log.stage.changed())
+
+    def again(pack: Path) -> list[Out]:
+        stage = Alerting(load(str(pack)))
+        stage.restore(saved)
+        heard = findings.encode(Progress(shard="north", through_ms=T0))
+        return [
+            out
+            for offset in (90, 91)
+            for out in stage.apply(Record("findings", 0, offset, WALL, heard))
+        ]
+
+    assert _rules(again(log.city.folder)) == []  # the same pack as before: nothing to say
+    edited = tmp_path / "edited"
+    shutil.copytree(log.city.folder, edited)
+    rules = edited / "rules.toml"
+    rules.write_text(rules.read_text().replace("severity = 2", "severity = 1", 1))
+    told = _rules(again(edited))
+    assert [r.shard for r in told] == ["north", "south"]
+    assert {r.name: r.severity for r in told[0].rules}["outage"] == 1
+    assert told[0].settings == {"rain.levels.1": 5.0}
+    assert told[0].pack.startswith(load(str(edited)).version + "+")
 
 
 def test_a_sensor_is_parked_until_an_event_time(folder: Path) -> None:
@@ -310,7 +388,7 @@ def test_what_cannot_be_taken_goes_to_the_dead_letter_whole(
     letter = msgspec.json.decode(out.value, type=DeadLetter)
     assert (letter.reason, letter.original, letter.step) == (reason, value, "alerting")
     assert (letter.id, letter.retry_topic, letter.retry_partition) == (
-        "findings/0/0",
+        "findings/0/1",
         "findings",
         0,
     )

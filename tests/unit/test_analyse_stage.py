@@ -4,6 +4,7 @@ import msgspec
 import pytest
 
 from citybrain import findings
+from citybrain.changes import Changes
 from citybrain.findings import DeadLetter
 from citybrain.kinds import HOUR, MINUTE, SECOND
 from citybrain.stage import Out
@@ -151,6 +152,37 @@ def test_a_changed_threshold_takes_effect_where_it_stands_in_the_log() -> None:
     change = Rules(shard="north", pack="p1", settings={"hot.raise_at": 35.0}, at_ms=0)
     outs = run(stage, log, change, temperature(0, d1=31.0), temperature(1, d1=36.0))
     assert [(f.state, f.threshold) for f in found(outs)] == [("raised", 35.0)]
+
+
+def test_a_finding_says_which_rules_judged_it() -> None:
+    here = city([HOT])
+    stage, log = Analyse(here, 0), Log()
+    change = Rules(shard="north", pack="p1", settings={"hot.raise_at": 30.5}, at_ms=0)
+    outs = run(stage, log, temperature(0, d1=31.0), change, temperature(1, d2=31.0))
+    versions = {f.place.sensor: f.pack for f in found(outs)}
+    assert versions["d1"] == here.version
+    assert versions["d2"] == Changes(settings={"hot.raise_at": 30.5}).version(here.version)
+    assert versions["d2"] != versions["d1"]
+
+
+def test_a_rule_that_is_turned_off_is_forgotten_and_begins_anew_also_after_a_crash() -> None:
+    here = city([HOT])
+    stage, log = Analyse(here, 0), Log()
+    off, on = (
+        Rules(shard="north", pack="p1", settings={"hot.enabled": value}, at_ms=0)
+        for value in (False, True)
+    )
+    assert len(found(run(stage, log, temperature(0, d1=31.0)))) == 1
+    blocks = dict(stage.changed())
+    assert found(run(stage, log, off, temperature(1, d1=32.0))) == []
+    blocks |= stage.changed()
+    other = Analyse(here, 0)
+    other.restore({name: block for name, block in blocks.items() if block})
+    again = [found(run(one, log, on, temperature(2, d1=33.0))) for one in (stage, other)]
+    assert [[(f.state, f.onset_ms) for f in each] for each in again] == [
+        [("raised", again[0][0].onset_ms)]
+    ] * 2
+    assert dict(stage.changed()) == dict(other.changed())
 
 
 def test_links_are_said_on_change_and_again_before_they_expire() -> None:

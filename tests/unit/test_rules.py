@@ -6,7 +6,7 @@ import pytest
 
 from citybrain.errors import PackError, UsageError
 from citybrain.pack import load
-from citybrain.rules import Rule, adjusted, ancestors, inconsistency, numbers, with_number
+from citybrain.rules import Rule, adjusted, ancestors, changeable, inconsistency, with_change
 from tests.packs import write_pack
 
 
@@ -29,14 +29,14 @@ def rule(name: str = "jam", **more: object) -> Rule:
     return Rule(**(facts | more))  # type: ignore[arg-type]  # fields are written out above
 
 
-def test_only_numbers_of_a_rule_can_be_changed() -> None:
-    assert set(numbers(rule())) == {
-        "raise_at", "clear_at", "hold_s", "levels.4", "levels.3", "levels.2", "share",
+def test_only_what_a_detector_or_alert_can_change_at_once_can_be_changed() -> None:
+    assert set(changeable(rule())) == {
+        "raise_at", "clear_at", "hold_s", "enabled", "levels.4", "levels.3", "levels.2", "share",
     }  # fmt: skip
-    with pytest.raises(UsageError, match=r"jam\.cause: not a number of this rule; it has"):
-        with_number(rule(), "cause", 1.0)
-    with pytest.raises(UsageError, match=r"jam\.standard: not a number"):
-        with_number(rule(), "standard", 1.0)
+    with pytest.raises(UsageError, match=r"jam\.cause: not a field of this rule that can"):
+        with_change(rule(), "cause", 1.0)
+    with pytest.raises(UsageError, match=r"jam\.standard: not a field"):
+        with_change(rule(), "standard", 1.0)
 
 
 @pytest.mark.parametrize(
@@ -48,13 +48,16 @@ def test_only_numbers_of_a_rule_can_be_changed() -> None:
         ("hold_s", -1.0, "whole number of seconds"),
         ("hold_s", 1.5, "whole number of seconds"),
         ("levels.3", 0.1, "do not grow towards severity 1"),
+        ("raise_at", True, "true is not a number"),
+        ("enabled", 0.0, "0.0 is not true or false"),
+        ("severity", 1.0, "not a field of this rule"),  # its levels decide
     ],
 )
 def test_a_number_that_makes_no_sense_is_refused_by_name(
-    field: str, value: float, complaint: str
+    field: str, value: float | bool, complaint: str
 ) -> None:
     with pytest.raises(UsageError, match=rf"jam\.[a-z_]+.*{complaint}"):
-        with_number(rule(), field, value)
+        with_change(rule(), field, value)
 
 
 def test_a_changed_number_reaches_the_rule_through_the_log() -> None:
@@ -119,3 +122,16 @@ def test_a_pack_with_a_rule_that_cannot_work_is_refused(
     (folder / "rules.toml").write_text(tables, "utf-8")
     with pytest.raises(PackError, match=complaint):
         load(str(folder))
+
+
+@pytest.mark.parametrize("value", [0.0, 5.0, 2.5])
+def test_a_severity_is_one_of_four(value: float) -> None:
+    plain = rule(levels={})
+    assert with_change(plain, "severity", 1.0).severity == 1
+    with pytest.raises(UsageError, match=r"is not 1 \(red\) to 4 \(blue\)"):
+        with_change(plain, "severity", value)
+
+
+def test_a_rule_that_was_turned_off_is_off_through_the_log() -> None:
+    changed = adjusted({"jam": rule(levels={})}, {"jam.enabled": False, "jam.severity": 1.0})["jam"]
+    assert (changed.enabled, changed.severity) == (False, 1)

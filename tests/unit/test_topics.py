@@ -4,6 +4,7 @@ import pytest
 
 from citybrain import topics
 from citybrain.errors import UsageError
+from citybrain.history.rows import DECODERS
 from citybrain.kafka import LARGEST_MESSAGE_BYTES
 from citybrain.topics import DAY_MS, LONGEST_OFFLINE_MS, TOPICS, Topic
 
@@ -33,6 +34,20 @@ def test_segments_roll_often_enough_for_the_cleaner(topic: Topic) -> None:
         assert int(config["segment.ms"]) * 2 < topic.retention_ms
 
 
+@ROWS
+def test_history_misses_no_change_after_a_long_weekend_without_the_historian(topic: Topic) -> None:
+    if topic.name not in DECODERS or topic.name == "accounts":  # totals: the latest says all
+        return
+    kept = topic.retention_ms if topic.retention_ms is not None else topic.whole_ms
+    assert kept >= topics.LONG_WEEKEND_MS
+    if topic.compact:
+        assert topic.config(1)["min.compaction.lag.ms"] == str(topic.whole_ms)
+
+
+def test_every_topic_that_history_reads_is_in_the_table() -> None:
+    assert DECODERS.keys() <= TOPICS.keys()
+
+
 def test_raw_readings_outlive_the_longest_promised_absence() -> None:
     for name in ("readings", "stats", "backfill"):
         kept = TOPICS[name].retention_ms
@@ -46,7 +61,7 @@ def test_the_time_of_every_record_is_the_brokers_receipt(topic: Topic) -> None:
 
 
 def test_what_is_decided_in_one_order_has_one_partition() -> None:
-    for name in ("findings", "alerts", "commands", "dispatches", "outbox"):
+    for name in ("findings", "alerts", "dispatches", "outbox"):
         assert TOPICS[name].partitions(of_city=16) == 1
 
 
