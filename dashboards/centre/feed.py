@@ -36,6 +36,9 @@ RECENT_MS = {"detector-states": 30_000, "signal-plans": 30_000}
 QUIET_POLLS = 8
 """Empty polls after which a partition's end counts as reached (its last record may be a mark
 of a transaction, which is never handed out)."""
+ASK_POLLS = 20
+ANSWER_S = 5.0
+"""After some 5 s without any record the broker is asked whether it is there at all."""
 
 READ = (
     "accounts", "models", "packs", "alerts", "link-states", "findings", "forecasts", "stats",
@@ -114,8 +117,10 @@ class Feed:
         while True:
             got = await consumer.getmany(timeout_ms=250, max_records=2_000)
             self.polled_ms = self._clock()
-            self._metrics.connected.set(1)
+            self._metrics.connected.set(self._state.waiting != "broker")
             quiet = 0 if got else quiet + 1
+            if got and self._state.ready:
+                self._state.waiting = ""
             for partition, records in got.items():
                 short = self._short[partition.topic]
                 for record in records:
@@ -123,12 +128,27 @@ class Feed:
                 self._next[partition] = records[-1].offset + 1
                 self._metrics.records.labels(short).inc(len(records))
             self._note_lag(consumer, partitions)
+            if quiet % ASK_POLLS == ASK_POLLS - 1:
+                await self._ask(consumer, partitions[0])
             if not self._state.ready and (
                 quiet >= QUIET_POLLS or all(self._next[p] >= end for p, end in ends.items())
             ):
                 self._alerts.complete()
                 self._state.ready, self._state.waiting = True, ""
                 _logger.info("caught up with the topics")
+
+    async def _ask(self, consumer: AIOKafkaConsumer, partition: TopicPartition) -> None:
+        """Nothing has come for a while: is nobody speaking, or is the broker away?"""
+        try:
+            await asyncio.wait_for(consumer.end_offsets([partition]), ANSWER_S)
+        except (KafkaError, OSError, TimeoutError) as error:
+            if not self._state.waiting:
+                _logger.warning("broker does not answer", error=str(error))
+            self._metrics.connected.set(0)
+            self._state.waiting = "broker"
+        else:
+            if self._state.ready:
+                self._state.waiting = ""
 
     async def _seek(
         self, consumer: AIOKafkaConsumer, partitions: list[TopicPartition]

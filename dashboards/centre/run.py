@@ -20,6 +20,7 @@ from citybrain.dashboards.centre.alert_view import AlertView
 from citybrain.dashboards.centre.desk import Desk
 from citybrain.dashboards.centre.feed import Feed
 from citybrain.dashboards.centre.metrics import CentreMetrics
+from citybrain.dashboards.centre.past import past_share
 from citybrain.dashboards.centre.ring import Ring
 from citybrain.dashboards.centre.series import History
 from citybrain.dashboards.centre.server import HOSTS, Centre, application
@@ -84,7 +85,7 @@ async def serve(
         stalled = clock() - feed.polled_ms > STALLED_MS
         waiting = state.waiting or ("broker" if stalled else "")
         return Health(
-            ok=state.ready and not stalled,
+            ok=state.ready and not waiting,
             waiting=waiting,
             progress_ms=feed.polled_ms,
             facts={"page": url, "event": ring.last_id},
@@ -115,7 +116,7 @@ async def serve(
                 others = [
                     tasks.create_task(feed.run()),
                     tasks.create_task(_flush(state, ring, metrics, clock)),
-                    tasks.create_task(_write_targets(data)),
+                    tasks.create_task(_look_around(data, state)),
                 ]
                 await stop.wait()
                 await ring.close()
@@ -155,7 +156,8 @@ async def _flush(state: CityState, ring: Ring, metrics: CentreMetrics, clock: Cl
         await asyncio.sleep(FLUSH_S)
 
 
-async def _write_targets(data: Path) -> None:
+async def _look_around(data: Path, state: CityState) -> None:
     while True:
         write_targets(data)
+        state.past = past_share(data)
         await asyncio.sleep(TARGETS_S)

@@ -57,9 +57,10 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
 
     readings_per_s: counted by the engine over the last half minute, None until two accounts
     came. completeness: seen / expected of the newest shortest windows, whole and by kind.
-    through_ms: by shard, the event time up to which windows are closed. counts: readings by
-    fate, totals since the city began (see `citybrain.ledger`). findings: raised in the last hour.
-    raised: alerts raised in the last ten minutes.
+    past: of the past days that a simulated city makes up, the share that is done; None where
+    none are being made. through_ms: by shard, the event time up to which windows are closed.
+    counts: readings by fate, totals since the city began (see `citybrain.ledger`). findings:
+    raised in the last hour. raised: alerts raised in the last ten minutes.
     """
 
     readings_per_s: float | None
@@ -70,6 +71,7 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
     findings: int
     raised: int
     models: list[ModelView]
+    past: float | None = None
 
 
 class Changes(msgspec.Struct, frozen=True, kw_only=True):
@@ -96,6 +98,7 @@ class CityState:
         self.waiting = "broker"
         self.settings: Settings = {}
         self.pack = ""
+        self.past: float | None = None
         self._links: dict[str, LinkState] = {}
         self._alerts: dict[str, Alert] = {}
         self._accounts: dict[tuple[str, str], Account] = {}
@@ -247,6 +250,7 @@ class CityState:
             findings=sum(at_ms >= now_ms - HOUR for at_ms in self._found),
             raised=self.raised_since(now_ms - FLOOD_MS),
             models=self._models(),
+            past=self.past,
         )
 
     def raised_since(self, since_ms: int) -> int:

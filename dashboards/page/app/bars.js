@@ -64,7 +64,7 @@ export class Header {
     document.body.dataset.state = state;
     this.live.className = `live ${state}`;
     put(this.live, t(`state.${state}`));
-    const waiting = !this.store.ready && this.store.waiting ? t(`waiting.${this.store.waiting}`) : "";
+    const waiting = this.store.waiting ? t(`waiting.${this.store.waiting}`) : "";
     put(this.link, cut ? t("link.reconnecting") : waiting || t("link.open"));
     this.link.className = `link-state ${cut ? "bad" : waiting ? "warn" : "good"}`;
     put(this.age, age(newest));
@@ -92,7 +92,7 @@ export class Footer {
     };
     this.shards = h("div", { class: "shards", role: "group", "aria-label": t("foot.shards") });
     this.node.replaceChildren(
-      ...["rate", "counted", "complete", "refused", "backfilled", "findings", "models"].map(figure),
+      ...["rate", "counted", "complete", "refused", "backfilled", "findings", "models", "past"].map(figure),
       h("div", { class: "foot-shards" }, h("span", { text: t("foot.shards") }), this.shards),
     );
     this.tick();
@@ -112,6 +112,9 @@ export class Footer {
     const fitted = able.filter((model) => model.shards && model.fitted === model.shards).length;
     put(this.values.models, fitted === 0 ? t("foot.models.none") : t("foot.models.some", { n: fitted, of: able.length }));
     this.values.models.className = fitted < able.length ? "warn" : "";
+    const past = figures.past ?? null;
+    this.values.past.parentNode.hidden = past === null;
+    put(this.values.past, past === null ? "" : t("foot.past.some", { share: percent(past) }));
     const shards = Object.keys(this.store.city.rosters);
     const few = shards.length <= 12;
     const now = this.store.now();
