@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 import yaml
+from check_jsonschema import main as check_jsonschema
+from click.testing import CliRunner
 
 from citybrain.cli.main import COMMANDS, build
 from citybrain.process import metrics_door
@@ -137,6 +139,43 @@ def test_containers_put_their_metrics_where_the_health_check_asks() -> None:
     found = scraped["scrape_configs"][0]["dns_sd_configs"][0]
     assert found["port"] == port
     assert set(found["names"]) == OURS - {"topics"}
+
+
+def _by_schema(path: Path) -> tuple[int, str]:
+    """What the schema of the Compose Specification makes of a file."""
+    done = CliRunner().invoke(
+        check_jsonschema, ["--builtin-schema", "vendor.compose-spec", str(path)]
+    )
+    return done.exit_code, done.output
+
+
+def test_the_compose_file_is_as_its_specification_says(tmp_path: Path) -> None:
+    assert _by_schema(ROOT / "compose.yaml") == (0, "ok -- validation done\n")
+    wrong = tmp_path / "compose.yaml"
+    wrong.write_text((ROOT / "compose.yaml").read_text().replace("healthcheck:", "healthchek:"))
+    code, told = _by_schema(wrong)
+    assert code == 1
+    assert "healthchek" in told
+
+
+@pytest.mark.parametrize("name", sorted(OURS - {"topics"}))
+def test_a_service_that_keeps_something_keeps_it_in_a_volume(name: str) -> None:
+    """The image is read-only: what a process writes is on a volume or in memory."""
+    kept = {
+        "edge": {"/data/edge", "/data/secrets"}, "historian": {"/data/history"},
+        "fitter": {"/data/history"}, "centre": {"/data/centre", "/data/secrets", "/data/history"},
+    }.get(name, set())  # fmt: skip
+    volumes = {v.split(":")[1] for v in SERVICES[name].get("volumes", [])}
+    assert kept <= volumes
+    assert "/data/run" in SERVICES[name]["tmpfs"]
+
+
+def test_whoever_looks_at_the_tokens_of_people_is_not_the_door_of_devices() -> None:
+    volume = {
+        name: next(v for v in SERVICES[name]["volumes"] if v.endswith(":/data/secrets"))
+        for name in ("edge", "centre")
+    }
+    assert volume["edge"] != volume["centre"]
 
 
 def test_compose_itself_takes_the_file() -> None:
