@@ -127,20 +127,25 @@ class Shell:
         self._held: list[Out] = []
         self._saved_ms = clock()
         self._took_ms = 0
-        self._saving = asyncio.Lock()
+        self._broken = False
+        self._saving, self._handing = asyncio.Lock(), asyncio.Lock()
 
     async def open(self) -> int | None:
         """Restore; the offset to read from, None for the beginning of the log.
 
-        Raises InvalidInput `version` for state that this code does not know.
+        State of an older form is not guessed at but rebuilt from the log. Raises InvalidInput
+        `version` for state of a newer form: this process is the one that is out of date.
         """
         manifest, blocks = await self._store.load()
-        if manifest is not None and manifest.version != VERSION:
-            raise InvalidInput("version", f"{self._who}: manifest version {manifest.version}")
+        if manifest is not None and manifest.version > VERSION:
+            raise InvalidInput(
+                "version", f"{self._who}: manifest version {manifest.version}, known is {VERSION}"
+            )
         checks = {name: _checksum(name, block) for name, block in blocks.items()}
-        if manifest is None or (len(checks), sum(checks.values())) != (
-            manifest.blocks,
-            manifest.check,
+        if (
+            manifest is None
+            or manifest.version < VERSION
+            or (len(checks), sum(checks.values())) != (manifest.blocks, manifest.check)
         ):
             # Nothing, or not all of it: only the log itself still knows.
             self._stale = tuple(blocks)
@@ -160,20 +165,23 @@ class Shell:
             return False
         if record.offset > self.next_offset:
             await self._over_gap(record.offset)
-        poison = self._poison(record.offset)
-        if poison is not None:
-            outs = self._refuse(record, poison)
-        else:
+        failure = None
+        # A snapshot must not come between a change of the state and what follows from it.
+        async with self._handing:
             try:
-                with self._timer("apply"):
-                    outs = self.stage.apply(record)
-            except Exception:
-                await self._note(Failure(record.offset, traceback.format_exc()[-_TRACE:]))
-                raise
-        self.next_offset = record.offset + 1
-        self.taken += 1
-        self.applied_ms, self.record_ms = self._clock(), record.timestamp_ms
-        await self._send(outs)
+                outs = self._apply(record)
+            except Exception as error:  # noqa: BLE001  # raised again once it is noted
+                # The stage may have changed half of its state: none of it is saved any more.
+                failure, self._broken = error, True
+            else:
+                self.next_offset = record.offset + 1
+                self.taken += 1
+                self.applied_ms, self.record_ms = self._clock(), record.timestamp_ms
+                await self._send(outs)
+        if failure is not None:
+            trace = "".join(traceback.format_exception(failure))[-_TRACE:]
+            await self._note(Failure(record.offset, trace))
+            raise failure
         return True
 
     async def tick(self, now_ms: int) -> Sequence[Out]:
@@ -191,7 +199,9 @@ class Shell:
         if self._saving.locked() or (self.next_offset == self.saved_offset and not self._held):
             return None
         wait = max(self._snapshot_ms, min(LONGEST_MS, SHARE * self._took_ms))
-        return max(0, self._saved_ms + wait - self._clock())
+        rest = self._saved_ms + wait - self._clock()
+        # A clock that was set back must not put it off.
+        return max(0, rest) if rest <= wait else 0
 
     @property
     def due(self) -> bool:
@@ -204,14 +214,20 @@ class Shell:
         What is saved is fixed when this begins to save; records may be taken meanwhile.
         """
         async with self._saving:
-            begin, offset = self._clock(), self.next_offset
-            if offset is None or (offset == self.saved_offset and not self._held):
-                return
-            blocks = dict.fromkeys(self._stale, b"")
-            blocks |= self.stage.changed()
-            self._stale = ()
-            held, self._held = self._held, []
-            sent, self._unacknowledged = self._unacknowledged, []
+            begin = self._clock()
+            async with self._handing:
+                offset = self.next_offset
+                if (
+                    self._broken
+                    or offset is None
+                    or (offset == self.saved_offset and not self._held)
+                ):
+                    return
+                blocks = dict.fromkeys(self._stale, b"")
+                blocks |= self.stage.changed()
+                self._stale = ()
+                held, self._held = self._held, []
+                sent, self._unacknowledged = self._unacknowledged, []
             for name, block in blocks.items():
                 if block:
                     self._checks[name] = _checksum(name, block)
@@ -265,6 +281,13 @@ class Shell:
         if plain:
             with self._timer("publish"):
                 self._unacknowledged.append(await self._publish(plain))
+
+    def _apply(self, record: Record) -> Sequence[Out]:
+        poison = self._poison(record.offset)
+        if poison is not None:
+            return self._refuse(record, poison)
+        with self._timer("apply"):
+            return self.stage.apply(record)
 
     def _poison(self, offset: int) -> Failure | None:
         skip = self._manifest.skip if self._manifest else ()

@@ -1,8 +1,7 @@
-"""The shell: whatever dies, whenever, the outputs are those of a run without a crash."""
+"""The shell's single rules; schedules of everything that can go wrong are in tests/exact."""
 
 import asyncio
-import os
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 
 import msgspec
 import pytest
@@ -10,18 +9,31 @@ import pytest
 from citybrain import findings, stats
 from citybrain.city import City
 from citybrain.columns import Rosters
-from citybrain.errors import BrokerError
+from citybrain.errors import BrokerError, InvalidInput
 from citybrain.kinds import MINUTE
 from citybrain.pack import load
 from citybrain.stage import Out, Record
 from citybrain.streams.rollup import Rollup
 from citybrain.streams.shell import Shell
+from tests.memory_world import FENCED, MemoryStore, World
 from tests.packs import write_pack
 from tests.shard_log import ShardLog
-from tests.simulated import FENCED, SimulatedStore, World, run
 
 T0 = 1_700_000_000_000 // 900_000 * 900_000
-SCHEDULES = 3_000 if os.environ.get("CITYBRAIN_TEST_SIZE") == "full" else 100
+
+
+async def run(city: City, records: Sequence[Record]) -> World:
+    """One process that takes everything and nothing goes wrong."""
+    world = World(records)
+    shell = Shell(
+        "rollup", 0, lambda: Rollup(city, 0), MemoryStore(world), world.publish,
+        world.acknowledge, world.clock, FENCED, world.look,
+    )  # fmt: skip
+    await shell.open()
+    for record in records:
+        await shell.take(record)
+    await shell.close()
+    return world
 
 
 @pytest.fixture(scope="module")
@@ -59,70 +71,7 @@ def told(world: World) -> tuple[dict, set[bytes], dict]:
 
 
 async def truth(city: City, records: list[Record]) -> tuple[dict, set[bytes], dict]:
-    return told(await run(lambda: Rollup(city, 0), records, 0, crashes=0))
-
-
-async def test_no_crash_redelivery_or_zombie_changes_what_is_told(
-    city: City, records: list[Record]
-) -> None:
-    expected = await truth(city, records)
-    assert len(expected[0]) > 50
-    for seed in range(SCHEDULES):
-        world = await run(lambda: Rollup(city, 0), records, seed)
-        assert told(world) == expected, f"seed {seed}"
-
-
-async def found(city: City, records: list[Record], **fault: object) -> bool:
-    """Whether the schedules notice a planted fault."""
-    expected = await truth(city, records)
-    for seed in range(SCHEDULES):
-        try:
-            world = await run(lambda: Rollup(city, 0), records, seed, **fault)
-            if told(world) != expected:
-                return True
-        except (BrokerError, AssertionError):
-            return True
-    return False
-
-
-class AcknowledgesFirst(Shell):
-    """Acknowledges what it is about to save."""
-
-    async def snapshot(self) -> None:
-        if self.next_offset is not None:
-            await self._acknowledge(self.next_offset)
-        await super().snapshot()
-
-
-class ForgetsItsOffset(Shell):
-    """Applies what the restored state holds already."""
-
-    async def open(self) -> int | None:
-        await super().open()
-        self.next_offset = None
-        return None
-
-
-class WaitsForNothing(Shell):
-    """Saves and acknowledges before the broker has the outputs."""
-
-    async def _send(self, outs: Sequence[Out]) -> None:
-        self._late: list[Out]
-        ready, self._late = getattr(self, "_late", []), list(outs)
-        await super()._send(ready)
-
-
-@pytest.mark.parametrize("build", [AcknowledgesFirst, ForgetsItsOffset, WaitsForNothing])
-async def test_the_schedules_find_a_shell_that_cheats(
-    city: City, records: list[Record], build: type[Shell]
-) -> None:
-    assert await found(city, records, build=build)
-
-
-async def test_the_schedules_find_a_store_without_a_fence(
-    city: City, records: list[Record]
-) -> None:
-    assert await found(city, records, fence=False)
+    return told(await run(city, records))
 
 
 class Choking(Rollup):
@@ -139,11 +88,11 @@ async def test_a_record_that_fails_twice_goes_to_the_dead_letter_and_the_shard_g
 ) -> None:
     poison = Record("readings", 0, 4, T0, b"choke", None, (("n", b"7"),))
     log = [*records[:4], poison, *records[5:]]
-    world = World(log, frozenset())
+    world = World(log)
 
     async def life() -> Shell:
         shell = Shell(
-            "rollup", 0, lambda: Choking(city, 0), SimulatedStore(world), world.publish,
+            "rollup", 0, lambda: Choking(city, 0), MemoryStore(world), world.publish,
             world.acknowledge, world.clock, FENCED, world.look,
         )  # fmt: skip
         await shell.open()
@@ -173,10 +122,10 @@ async def test_a_record_that_fails_twice_goes_to_the_dead_letter_and_the_shard_g
 async def test_a_state_that_is_not_whole_is_rebuilt_from_the_log(
     city: City, records: list[Record]
 ) -> None:
-    world = await run(lambda: Rollup(city, 0), records, 1, crashes=0)
+    world = await run(city, records)
     world.blocks.pop(next(name for name in world.blocks if name.startswith("pane")))
     shell = Shell(
-        "rollup", 0, lambda: Rollup(city, 0), SimulatedStore(world), world.publish,
+        "rollup", 0, lambda: Rollup(city, 0), MemoryStore(world), world.publish,
         world.acknowledge, world.clock, FENCED, world.look,
     )  # fmt: skip
     assert await shell.open() is None
@@ -189,7 +138,7 @@ async def test_a_state_that_is_not_whole_is_rebuilt_from_the_log(
 async def test_a_skipped_record_ends_the_process_but_a_hole_in_the_log_does_not(
     city: City, records: list[Record]
 ) -> None:
-    world = World(records, frozenset())
+    world = World(records)
     answer: tuple[int, int | None] = (0, 3)
     asked = []
 
@@ -198,7 +147,7 @@ async def test_a_skipped_record_ends_the_process_but_a_hole_in_the_log_does_not(
         return answer
 
     shell = Shell(
-        "rollup", 0, lambda: Rollup(city, 0), SimulatedStore(world), world.publish,
+        "rollup", 0, lambda: Rollup(city, 0), MemoryStore(world), world.publish,
         world.acknowledge, world.clock, FENCED, look,
     )  # fmt: skip
     await shell.take(records[0])
@@ -216,10 +165,10 @@ async def test_a_skipped_record_ends_the_process_but_a_hole_in_the_log_does_not(
 async def test_records_are_taken_while_a_snapshot_is_on_its_way(
     city: City, records: list[Record]
 ) -> None:
-    world = World(records, frozenset())
+    world = World(records)
     gate = asyncio.Event()
 
-    class Slow(SimulatedStore):
+    class Slow(MemoryStore):
         async def save(self, *args: object) -> None:
             await gate.wait()
             await super().save(*args)  # type: ignore[arg-type]
@@ -243,10 +192,10 @@ async def test_an_owner_whose_clock_is_an_hour_behind_still_notices_silence(city
     log = ShardLog(city, "north")
     log.batch("g1", "vehicle_count", [("d1", T0, 1.0)], T0)
     log.beat("g3", T0)
-    hour, world = 60 * MINUTE, World(log.records, frozenset())
+    hour, world = 60 * MINUTE, World(log.records)
     world.now_ms = T0 - hour
     shell = Shell(
-        "rollup", 0, lambda: Rollup(city, 0), SimulatedStore(world), world.publish,
+        "rollup", 0, lambda: Rollup(city, 0), MemoryStore(world), world.publish,
         world.acknowledge, lambda: world.now_ms, FENCED, world.look,
     )  # fmt: skip
     await shell.open()
@@ -254,3 +203,86 @@ async def test_an_owner_whose_clock_is_an_hour_behind_still_notices_silence(city
         await shell.take(record)
     assert not await shell.tick(T0 - hour + 1_000)
     assert len(await shell.tick(T0 - hour + 40_000)) == 2
+
+
+async def test_a_snapshot_never_comes_between_a_record_and_its_outputs(
+    city: City, records: list[Record]
+) -> None:
+    world, gate = World(records), asyncio.Event()
+
+    async def publish(outs: Sequence[Out]) -> Awaitable[object]:
+        await gate.wait()
+        return await world.publish(outs)
+
+    shell = Shell(
+        "rollup", 0, lambda: Rollup(city, 0), MemoryStore(world), publish, world.acknowledge,
+        world.clock, FENCED, world.look,
+    )  # fmt: skip
+    await shell.open()
+    taking = asyncio.create_task(shell.take(records[0]))
+    await asyncio.sleep(0)
+    saving = asyncio.create_task(shell.snapshot())
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert world.manifest is None  # the outputs have not even been handed over
+    gate.set()
+    await asyncio.gather(taking, saving)
+    assert world.acknowledged == 1
+    assert world.plain
+
+
+async def test_a_state_that_a_record_has_left_half_changed_is_not_saved(
+    city: City, records: list[Record]
+) -> None:
+    class HalfWay(Rollup):
+        def apply(self, record: Record) -> list[Out]:
+            super().apply(record)
+            raise ZeroDivisionError("on purpose")
+
+    world = World(records)
+    shell = Shell(
+        "rollup", 0, lambda: HalfWay(city, 0), MemoryStore(world), world.publish,
+        world.acknowledge, world.clock, FENCED, world.look,
+    )  # fmt: skip
+    await shell.open()
+    with pytest.raises(ZeroDivisionError):
+        await shell.take(records[0])
+    await shell.snapshot()
+    assert world.manifest is not None
+    assert world.manifest.failed is not None
+    assert (world.blocks, world.acknowledged) == ({}, 0)
+
+
+async def test_a_clock_that_was_set_back_does_not_put_off_a_snapshot(
+    city: City, records: list[Record]
+) -> None:
+    world = World(records)
+    world.now_ms = 7_200_000
+    shell = Shell(
+        "rollup", 0, lambda: Rollup(city, 0), MemoryStore(world), world.publish,
+        world.acknowledge, world.clock, FENCED, world.look,
+    )  # fmt: skip
+    await shell.open()
+    await shell.take(records[0])
+    assert not shell.due
+    world.now_ms -= 3_600_000
+    assert shell.due
+
+
+async def test_state_of_an_older_form_is_rebuilt_and_of_a_newer_one_refused(
+    city: City, records: list[Record]
+) -> None:
+    world = await run(city, records)
+    whole = world.manifest
+    assert whole is not None
+    for version in (0, 2):
+        world.manifest = msgspec.structs.replace(whole, version=version)
+        shell = Shell(
+            "rollup", 0, lambda: Rollup(city, 0), MemoryStore(world), world.publish,
+            world.acknowledge, world.clock, FENCED, world.look,
+        )  # fmt: skip
+        if version == 2:
+            with pytest.raises(InvalidInput, match="version 2, known is 1"):
+                await shell.open()
+        else:
+            assert await shell.open() is None

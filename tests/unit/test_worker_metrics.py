@@ -10,9 +10,9 @@ from citybrain.pack import load
 from citybrain.streams.metrics import STALLED_MS, WorkerMetrics
 from citybrain.streams.rollup import Rollup
 from citybrain.streams.shell import Shell
+from tests.memory_world import FENCED, MemoryStore, World
 from tests.packs import write_pack
 from tests.shard_log import ShardLog
-from tests.simulated import FENCED, SimulatedStore, World
 
 T0 = 1_700_000_000_000
 
@@ -38,9 +38,9 @@ async def worker(city: City, clock: Clock) -> tuple[CollectorRegistry, WorkerMet
     log = ShardLog(city, "north")
     log.batch("g1", "vehicle_count", [("d1", T0, 1.0), ("d2", T0, 1.0)], T0)
     log.raw(b"nonsense", T0, (("n", b"3"),))
-    world = World(log.records, frozenset())
+    world = World(log.records)
     shell = Shell(
-        "rollup", 0, lambda: Rollup(city, 0), SimulatedStore(world), world.publish,
+        "rollup", 0, lambda: Rollup(city, 0), MemoryStore(world), world.publish,
         world.acknowledge, clock, FENCED, world.look, timer=metrics.timer("rollup"),
     )  # fmt: skip
     for record in log.records:
