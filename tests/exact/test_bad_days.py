@@ -53,7 +53,7 @@ def test_a_fault_in_the_engine_is_found(planted: str) -> None:
     def wrong(seed: int) -> bool:
         try:
             rollups.play(seed, **FAULTS[planted])
-        except Exception:  # noqa: BLE001  # any complaint is what this looks for
+        except AssertionError:  # what the judge says; any other error is a wrong plant
             return True
         return False
 

@@ -21,6 +21,7 @@ def main() -> int:
         print(played.table(engine))
         return bool(played.failed)
     planted = FAULTS[chosen.planted] if chosen.planted else {}
+    many.hush()
     world = many.PLAY[engine](chosen.seed, **planted)
     for step, name in world.happened:
         print(f"step {step:>6}  {name}")

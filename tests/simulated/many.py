@@ -1,6 +1,7 @@
 """Many schedules, on several processes; what was drawn, and which seeds failed."""
 
 import multiprocessing
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
@@ -47,7 +48,13 @@ def play(engine: Engine, seeds: range) -> Played:
     return whole
 
 
+def hush() -> None:
+    """Tasks of a process that died before they had begun are no news."""
+    warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
+
+
 def _chunk(engine: Engine, seeds: Iterable[int]) -> Played:
+    hush()
     told = Played()
     for seed in seeds:
         told.schedules += 1

@@ -65,7 +65,7 @@ class ManifestFirst(KafkaStore):
         state = {MANIFEST: msgspec.json.encode(manifest), **blocks}
         for name, value in state.items():
             key = f"{self._prefix}{name}".encode()
-            broker.write(None, 0, (self._topic, self._partition), key, value or None, ())
+            broker.write(None, 0, (self.topic, self.partition), key, value or None, ())
             await owner.world.loop.pause()
         for out in outs:
             place = (full_name(self._city, out.topic), 0)

@@ -2,7 +2,6 @@
 
 import hashlib
 import random
-import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -262,10 +261,7 @@ def _simulated_clients() -> Iterator[None]:
         kept.append((module, name, getattr(module, name)))
         setattr(module, name, new)
     try:
-        with warnings.catch_warnings():
-            # Tasks of a process that died before they had begun.
-            warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
-            yield
+        yield
     finally:
         for module, name, old in kept:
             setattr(module, name, old)
