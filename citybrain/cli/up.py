@@ -55,7 +55,7 @@ def up(
     flags = {"city": city, "data": data, "broker": broker, "workers": workers,
              "page_port": page_port, "edge_port": edge_port}  # fmt: skip
     settings, _ = resolve(flags)
-    options = Options(days=days, speed=speed, seed=seed, recording=recording)
+    options = Options(days=days, speed=speed, seed=seed, recording=recording, watched=as_json)
     report = asyncio.run(run(settings, options, seconds))
     if as_json:
         print(msgspec.json.format(msgspec.json.encode(report)).decode())

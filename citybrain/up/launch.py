@@ -34,12 +34,14 @@ class Options:
 
     days: how many past days the world makes up for the models to learn from. recording: play
     this file instead of a world. speed: times real time (0, for a recording: flat out).
+    watched: follow what comes out, for the report at the end.
     """
 
     days: int = 3
     speed: float = 1.0
     seed: int = 1
     recording: Path | None = None
+    watched: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,20 +55,30 @@ class Plan:
     edge: str
 
 
+def check(settings: Settings, options: Options, city: City) -> None:
+    """What would stop this city, found before anything is started.
+
+    Raises UsageError for a city without a world and without a recording to play, or a world
+    at no speed; SetupError for a port that is taken.
+    """
+    if options.recording is None and not (city.folder / "world.toml").is_file():
+        raise UsageError(
+            f"city: {city.id} has no simulated world; give --recording FILE to play one, or"
+            " run its parts by themselves"
+        )
+    if options.recording is None and options.speed == 0:
+        raise UsageError("speed: 0 plays a recording flat out; a simulated world needs more")
+    _port(settings.page_port, "page_port")
+
+
 def plan(
     settings: Settings, options: Options, city: City, data: Path, kafka: KafkaSettings
 ) -> Plan:
     """The processes of a city but the broker; writes what they read (edge settings, tokens).
 
-    Raises UsageError if a city that cannot be simulated has no recording to play, SetupError
-    if the page's port is taken or a file cannot be written.
+    Raises SetupError if the page's port is taken or a file cannot be written.
     """
     simulated = options.recording is None
-    if simulated and not (city.folder / "world.toml").is_file():
-        raise UsageError(
-            f"city: {city.id} has no simulated world; give --recording FILE to play one, or"
-            " run its parts by themselves"
-        )
     page_port = _port(settings.page_port, "page_port")
     edge_port = _edge_port(settings)
     told = _environment(settings, data, kafka, page_port)

@@ -49,7 +49,11 @@ class EventReport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
-    """One run of a city. Readings by fate as in `ledger`; rows, not messages, elsewhere."""
+    """One run of a city. Readings by fate as in `ledger`; rows, not messages, elsewhere.
+
+    watched: whether every record of the outputs was seen and understood; if not,
+    watch_problems says what was not, and how often, and the counts are lower bounds.
+    """
 
     city: str
     generated: bool
@@ -72,6 +76,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     peak_rss_mb: dict[str, float]
     restarts: dict[str, int]
     failed: dict[str, str]
+    watched: bool
+    watch_problems: dict[str, int]
     events: list[EventReport]
 
 

@@ -32,6 +32,9 @@ from citybrain.up.supervisor import Supervisor
 
 DRAIN_S = 90.0
 """How long a stop waits for readings on their way before it reports them as in flight."""
+STILL_S = 30.0
+"""It waits no longer once none of them has moved for so long."""
+TELL_S = 5.0
 
 _log = log.get("up")
 
@@ -46,12 +49,13 @@ async def run(settings: Settings, options: Options, seconds: float | None) -> Re
     data = Path(settings.data).resolve()
     began = time.monotonic()
     stop = stop_event()
+    launch.check(settings, options, city)
     with launch.only_one(data):
         async with _cluster(settings, data) as (kafka, broker_pid):
             await _check_topics(kafka, city)
             plan = launch.plan(settings, options, city, data, kafka)
             keeper, seen, memory = Supervisor(), Seen(), Memory()
-            watcher = await _watch(kafka, city, seen)
+            watcher = await _watch(kafka, city, seen) if options.watched else None
             sampler = asyncio.create_task(memory.sample(keeper, broker_pid))
             try:
                 with running("up", data, CollectorRegistry(), keeper.health):
@@ -59,11 +63,9 @@ async def run(settings: Settings, options: Options, seconds: float | None) -> Re
                         await keeper.start(child)
                     if await _page(plan, keeper, stop):
                         devices = f"\nDevices send to {plan.edge}" if plan.edge else ""
-                        print(
+                        tell(
                             f"{city.en}: {plan.page}{devices}\nCommands over HTTP take a token:"
-                            f" citybrain token show --data {settings.data}",
-                            file=sys.stderr,
-                            flush=True,
+                            f" citybrain token show --data {settings.data}"
                         )
                         with suppress(TimeoutError):
                             await asyncio.wait_for(stop.wait(), _left(began, seconds))
@@ -71,9 +73,10 @@ async def run(settings: Settings, options: Options, seconds: float | None) -> Re
                     book = await _wind_down(keeper, kafka, city)
             finally:
                 await keeper.stop_all()
-                for task in (watcher, sampler):
+                helpers = [task for task in (watcher, sampler) if task is not None]
+                for task in helpers:
                     task.cancel()
-                await asyncio.gather(watcher, sampler, return_exceptions=True)
+                await asyncio.wait(helpers)
     return _report(city, data, seen, memory, keeper, book, lasted)
 
 
@@ -102,9 +105,9 @@ async def _watch(kafka: KafkaSettings, city: City, seen: Seen) -> asyncio.Task[N
     watcher = asyncio.create_task(monitor.watch(kafka, city.id, seen, ready.set), name="monitor")
     waiting = asyncio.create_task(ready.wait())
     await asyncio.wait({watcher, waiting}, return_when=asyncio.FIRST_COMPLETED)
-    waiting.cancel()
     if watcher.done():
         watcher.result()
+    waiting.cancel()
     return watcher
 
 
@@ -129,21 +132,44 @@ def _left(began: float, seconds: float | None) -> float | None:
 
 async def _wind_down(keeper: Supervisor, kafka: KafkaSettings, city: City) -> Book:
     """Stop what produces, wait until what it sent is counted, and read the accounts."""
-    _log.info("stopping")
+    tell("stopping: readings on their way are counted first; Ctrl-C again stops at once")
+    hurry = stop_event()
     await keeper.stop("world")
-    await _settled(kafka, city, lambda book: book.spooled == 0)
+    await _settled(kafka, city, hurry, "in the edge agent's spool", lambda book: book.spooled)
     await keeper.stop("edge")
-    return await _settled(kafka, city, lambda book: book.in_flight == 0 and book.holds)
+    book = await _settled(
+        kafka, city, hurry, "not yet counted", lambda book: book.in_flight or int(not book.holds)
+    )
+    if book.in_flight:
+        tell(f"stopped with {book.in_flight} readings in flight; the next start counts them")
+    return book
 
 
-async def _settled(kafka: KafkaSettings, city: City, done: Callable[[Book], bool]) -> Book:
-    """The book once it is as wanted, or as it is when patience ends."""
-    end = time.monotonic() + DRAIN_S
+async def _settled(
+    kafka: KafkaSettings, city: City, hurry: asyncio.Event, what: str, left: Callable[[Book], int]
+) -> Book:
+    """The book once nothing is left; or as it is when nothing has moved for a while, patience
+    ends, or somebody is in a hurry."""
+    begin = moved = told = time.monotonic()
+    least: int | None = None
     while True:
         book = await ledger.read(kafka, city.id, city.shards)
-        if done(book) or time.monotonic() > end:
+        number, now = left(book), time.monotonic()
+        if number == 0:
             return book
+        if least is None or number < least:
+            least, moved = number, now
+        if hurry.is_set() or now - moved > STILL_S or now - begin > DRAIN_S:
+            return book
+        if now - told > TELL_S:
+            told = now
+            tell(f"{number} readings {what}")
         await asyncio.sleep(0.5)
+
+
+def tell(line: str) -> None:
+    """A line for whoever sits at the terminal."""
+    print(line, file=sys.stderr, flush=True)
 
 
 class Memory:
@@ -200,6 +226,8 @@ def _report(
         peak_rss_mb=memory.peak_mb | {"all": round(sum(memory.peak_mb.values()), 1)},
         restarts={name: child.restarts for name, child in keeper.children.items()},
         failed={name: child.failed for name, child in keeper.children.items() if child.failed},
+        watched=not seen.problems,
+        watch_problems=dict(seen.problems),
         events=judge(
             (e for e in events(data) if e.to_ms > begin_ms), seen.findings, neighbours(city)
         ),

@@ -134,7 +134,8 @@ class Supervisor:
         while child.process is not None:
             code = await child.process.wait()
             if code in self._final:
-                child.failed = f"ended with exit code {code}; see {child.log_file}"
+                said = _last_line(child.log_file)
+                child.failed = f"ended with exit code {code}: {said}; see {child.log_file}"
                 self._log.error("gave up", child=child.name, code=code, log=str(child.log_file))
                 return
             if wall_clock() - child.started_ms > STEADY_MS:
@@ -145,6 +146,14 @@ class Supervisor:
             self._log.warning("ended", child=child.name, code=code, again_in_ms=wait_ms)
             await asyncio.sleep(wait_ms / 1000)
             await self._spawn(child)
+
+
+def _last_line(path: Path) -> str:
+    """The last line of a log, at most 300 characters of it."""
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - 4096))
+        lines = file.read().decode(errors="replace").strip().splitlines()
+    return lines[-1].strip()[:300] if lines else "no output"
 
 
 def _child_of(parent: int) -> Callable[[], None]:
