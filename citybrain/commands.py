@@ -6,6 +6,7 @@ effect even if nobody waits for the answer any more.
 
 import asyncio
 import getpass
+import math
 import uuid
 from collections.abc import Sequence
 from types import TracebackType
@@ -51,10 +52,15 @@ def this_person() -> str:
 def command(kind: type[_C], person: str, now_ms: int, /, **facts: Any) -> _C:
     """A command of some kind with a new id, to be carried out within `ANSWER_MS`.
 
+    Raises UsageError for a number that JSON cannot carry.
+
     >>> from citybrain.findings import Assign
     >>> command(Assign, "operator-1", 1_000, alert="rain/city/1", assignee="crew-7").expires_ms
     16000
     """
+    for name, value in facts.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UsageError(f"{name}: {value} is not a finite number")
     return kind(
         id=uuid.uuid4().hex, person=person, issued_ms=now_ms, expires_ms=now_ms + ANSWER_MS, **facts
     )

@@ -89,6 +89,11 @@ def with_change(rule: Rule, field: str, value: float | bool) -> Rule:
 def inconsistency(rule: Rule) -> str:
     """What does not fit together in a rule's numbers, or ""."""
     sign = -1.0 if rule.below else 1.0
+    for field, value in changeable(rule).items():
+        if value is not None and not math.isfinite(value):
+            return f"{field}: {value} is not a finite number"
+    if rule.hold_s < 0:
+        return f"hold_s: {rule.hold_s} is not a number of seconds >= 0"
     if rule.clear_at is not None and sign * rule.clear_at > sign * rule.raise_at:
         side = "below" if rule.below else "above"
         return f"clear_at: {rule.clear_at} is {side} raise_at = {rule.raise_at}: never clears"

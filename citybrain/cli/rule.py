@@ -83,7 +83,7 @@ def show(
     )
 
 
-@app.command("set")
+@app.command("set", context_settings={"ignore_unknown_options": True})  # VALUE may be negative
 def set_(
     name: Name,
     field: Annotated[

@@ -3,8 +3,12 @@
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
-from citybrain.errors import PackError, UsageError
+from citybrain.cli.rule import app
+from citybrain.commands import command
+from citybrain.errors import CityBrainError, PackError, UsageError
+from citybrain.findings import SetThreshold
 from citybrain.pack import load
 from citybrain.rules import Rule, adjusted, ancestors, changeable, inconsistency, with_change
 from tests.packs import write_pack
@@ -135,3 +139,32 @@ def test_a_severity_is_one_of_four(value: float) -> None:
 def test_a_rule_that_was_turned_off_is_off_through_the_log() -> None:
     changed = adjusted({"jam": rule(levels={})}, {"jam.enabled": False, "jam.severity": 1.0})["jam"]
     assert (changed.enabled, changed.severity) == (False, 1)
+
+
+@pytest.mark.parametrize(
+    ("facts", "says"),
+    [
+        ({"raise_at": float("nan")}, "raise_at: nan is not a finite number"),
+        ({"settings": {"share": float("inf")}}, "share: inf is not a finite number"),
+        ({"levels": {"1": float("nan")}}, "levels.1: nan is not a finite number"),
+        ({"hold_s": -1}, "hold_s: -1 is not a number of seconds >= 0"),
+    ],
+)
+def test_a_number_with_which_a_rule_would_never_raise_is_refused(
+    facts: dict[str, object], says: str
+) -> None:
+    assert inconsistency(rule(**facts)) == says
+
+
+def test_a_number_that_no_log_can_carry_is_refused_before_it_is_sent() -> None:
+    with pytest.raises(UsageError, match="value: nan is not a finite number"):
+        command(SetThreshold, "o", 0, rule="jam", field="raise_at", value=float("nan"))
+
+
+def test_a_threshold_below_zero_can_be_given_on_the_command_line() -> None:
+    told = CliRunner().invoke(app, ["set", "ice", "raise_at", "-5", "--help"])
+    assert told.exit_code == 0
+    # Without --help it goes on to the city, which is not there: the number itself was taken.
+    told = CliRunner().invoke(app, ["set", "ice", "raise_at", "-5", "--city", "nowhere"])
+    assert "No such option" not in told.output
+    assert isinstance(told.exception, CityBrainError)
