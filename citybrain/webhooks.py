@@ -1,16 +1,14 @@
 """The outbox process: tells addresses outside of new and worse alerts, each at most once.
 
-Every effect is an HTTP POST of the alert as JSON, with its key in `Idempotency-Key`. Each address
-has its own queue, so that one which is away holds up no other.
+How an address is told follows from its scheme (`citybrain/consumers`). Each address has its own
+queue, so that one which is away holds up no other.
 """
 
 import asyncio
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from pathlib import Path
-from typing import Literal
-from urllib.parse import quote, urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 import msgspec
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -19,56 +17,15 @@ from prometheus_client import CollectorRegistry, Counter
 
 from citybrain import log
 from citybrain.clock import Clock, wall_clock
-from citybrain.deliveries import Deliveries, Delivery
-from citybrain.errors import JSON_ERRORS, UsageError
+from citybrain.consumers import addresses, tell
+from citybrain.deliveries import Deliveries
+from citybrain.errors import JSON_ERRORS
 from citybrain.kafka import KafkaSettings, consumer_arguments, started, unreachable
 from citybrain.outbox import Effect
 from citybrain.process import Health, running, stop_event
 from citybrain.topics import full_name
 
-TIMEOUT_S = 10
 IDLE_S = 0.25
-
-Outcome = Literal["delivered", "refused", "again", "unknown"]
-
-
-def addresses(webhooks: str) -> list[str]:
-    """The addresses of the setting `webhooks`. Raises UsageError for one that is no http(s)."""
-    found = [address.strip() for address in webhooks.split(",") if address.strip()]
-    for number, address in enumerate(found, 1):
-        parts = urlsplit(address)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            # An address may hold a secret, so the message does not repeat it.
-            raise UsageError(
-                f"webhooks: address {number} of {len(found)} is not http(s)://host/..."
-            )
-    return found
-
-
-def post(delivery: Delivery) -> tuple[Outcome, str]:
-    """Send it once. What is known of its arrival, and a word on why.
-
-    Redirects are not followed: the alert would go where nobody has configured it to.
-    """
-    parts = urlsplit(delivery.address)
-    kind = HTTPSConnection if parts.scheme == "https" else HTTPConnection
-    connection = kind(parts.hostname or "", parts.port, timeout=TIMEOUT_S)
-    try:
-        connection.connect()
-    except OSError as error:
-        return "again", str(error)
-    head = {"Content-Type": "application/json", "Idempotency-Key": quote(delivery.key, safe="/:")}
-    path = urlunsplit(("", "", parts.path or "/", parts.query, ""))
-    try:
-        connection.request("POST", path, delivery.body, head)
-        status = connection.getresponse().status
-    except (OSError, HTTPException) as error:
-        return "unknown", repr(error)
-    finally:
-        connection.close()
-    if 200 <= status < 300:
-        return "delivered", str(status)
-    return ("again" if status in (429, 503) else "refused"), str(status)
 
 
 @dataclass(slots=True)
@@ -105,7 +62,7 @@ class Outbox:
             if delivery is None:
                 await _pause(stop)
                 continue
-            outcome, detail = await asyncio.to_thread(post, delivery)
+            outcome, detail = await asyncio.to_thread(tell, delivery)
             self.told.labels(outcome).inc()
             if outcome == "again":
                 self.deliveries.again(delivery, self.clock(), detail)
@@ -114,7 +71,7 @@ class Outbox:
             if outcome != "delivered":
                 host = urlsplit(address).hostname
                 log.get(__name__).warning(
-                    "webhook", host=host, outcome=outcome, detail=detail, key=delivery.key
+                    "not told", host=host, outcome=outcome, detail=detail, key=delivery.key
                 )
             self.progress_ms = self.clock()
 

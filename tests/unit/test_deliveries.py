@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from citybrain.consumers import addresses
 from citybrain.deliveries import EXPIRES_MS, KEEP_MS, Deliveries
 from citybrain.errors import SetupError, UsageError
-from citybrain.webhooks import addresses
 
 A, B = "http://a.example/x", "http://b.example/y"
 
@@ -82,6 +82,6 @@ def test_a_file_that_is_no_table_is_named(tmp_path: Path) -> None:
 
 def test_an_address_that_is_none_is_refused_without_repeating_its_secret() -> None:
     assert addresses(" http://a/x , https://b/y,") == ["http://a/x", "https://b/y"]
-    with pytest.raises(UsageError, match="address 2 of 2 is not http") as refused:
+    with pytest.raises(UsageError, match="address 2 of 2: its scheme") as refused:
         addresses("http://a/x, ftp://b/token-123")
     assert "token-123" not in str(refused.value)
