@@ -166,7 +166,12 @@ def _sensors(path: Path, top: _CityFile, kinds: Mapping[str, Kind]) -> dict[str,
 
 def _rows(path: Path, file: Iterable[str]) -> Iterator[dict[str, Any]]:
     try:
-        yield from csv.DictReader(file, strict=True)
+        for number, row in enumerate(csv.DictReader(file, strict=True), 2):
+            lacking = [str(column) for column, value in row.items() if value is None]
+            if lacking or None in row:
+                what = f"ends before {lacking[0]}" if lacking else "has more columns than the first"
+                raise PackError(f"{path}: line {number}: {what}")
+            yield row
     except (csv.Error, UnicodeDecodeError) as error:
         raise PackError(f"{path}: not a readable CSV file in UTF-8: {error}") from error
 

@@ -69,6 +69,7 @@ def show(
     """All that is known of one alert."""
     from citybrain.cli.output import print_json, print_table
     from citybrain.clock import shown
+    from citybrain.dashboards.texts import advice
     from citybrain.errors import UsageError
     from citybrain.grouping import name_of
 
@@ -99,7 +100,7 @@ def show(
         ("assignee", found.assignee),
         ("shelved", shelved if found.shelved_until_ms else ""),
         ("suppressed by", found.suppressed_by),
-        ("what to do", found.advice),
+        *(("what to do", text) for text in advice(found.advice)),
         ("pack", found.pack),
         ("generated data", "yes" if found.generated else ""),
         ("findings", f"{found.finding_count}, the newest:"),

@@ -27,16 +27,19 @@ def replay(
     """
     from citybrain import pack as packs
     from citybrain.clock import moment
+    from citybrain.errors import UsageError
     from citybrain.streams.replaying import run
 
+    first = None if start is None else moment(start, "start")
+    last = None if end is None else moment(end, "end")
+    if first is not None and last is not None and first >= last:
+        raise UsageError(f"start: {start} is not before end = {end}")
     done = run(
-        packs.load(pack or city),
-        recording,
-        out,
-        None if start is None else moment(start, "start"),
-        None if end is None else moment(end, "end"),
+        packs.load(pack or city), recording, out, first, last,
         print if sys.stderr.isatty() else None,
-    )
+    )  # fmt: skip
+    if not done["readings"]:
+        typer.echo("warning: no reading of the recording lies in this time", err=True)
     if as_json:
         typer.echo(json.dumps(done, ensure_ascii=False))
         return

@@ -136,6 +136,12 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
         _text("sensors.csv", "sensor,kinds,zone", "sensor,kind,zone"),
         r"sensors\.csv: line 2: column 'kinds' is missing",
     ),
+    "a line that ends early": (
+        lambda pack: (pack / "sensors.csv").write_text(
+            "".join((pack / "sensors.csv").read_text().splitlines(True)[:2]) + "d-x,vehicle_count\n"
+        ),
+        r"sensors\.csv: line 3: ends before zone",
+    ),
     "roads cut short": (
         lambda pack: (pack / "roads.geojson").write_bytes(
             (pack / "roads.geojson").read_bytes()[:5000]

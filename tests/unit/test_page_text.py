@@ -8,6 +8,7 @@ import pytest
 
 from citybrain import pack
 from citybrain.city import BUILT_IN
+from citybrain.dashboards import texts
 from citybrain.kinds import KINDS
 
 PAGE = Path(__file__).parents[2] / "dashboards" / "page"
@@ -25,6 +26,14 @@ def test_both_languages_fill_in_the_same_values() -> None:
     for key in WORDS["en"]:
         slots = [set(re.findall(r"\{(\w+)\}", WORDS[name][key])) for name in LANGUAGES]
         assert slots[0] == slots[1], key
+
+
+def test_every_rule_has_advice_that_the_terminal_shows_too() -> None:
+    for folder in BUILT_IN.glob("*/city.toml"):
+        for rule in pack.load(str(folder.parent)).rules.values():
+            said = texts.advice(rule.advice)
+            assert said == [WORDS[name][f"advice.{rule.advice}"] for name in LANGUAGES]
+    assert texts.advice("no such thing") == [WORDS[name]["advice.unknown"] for name in LANGUAGES]
 
 
 def test_every_word_that_a_script_asks_for_is_there() -> None:
