@@ -164,13 +164,16 @@ def _sensors(path: Path, top: _CityFile, kinds: Mapping[str, Kind]) -> dict[str,
     return sensors
 
 
+_NEEDED = frozenset({"sensor", "kinds", "zone", "shard", "gateway", "lon", "lat"})
+"""Columns of sensors.csv; link and name may be left out."""
+
+
 def _rows(path: Path, file: Iterable[str]) -> Iterator[dict[str, Any]]:
     try:
         for number, row in enumerate(csv.DictReader(file, strict=True), 2):
-            lacking = [str(column) for column, value in row.items() if value is None]
-            if lacking or None in row:
-                what = f"ends before {lacking[0]}" if lacking else "has more columns than the first"
-                raise PackError(f"{path}: line {number}: {what}")
+            lacking = [name for name, value in row.items() if value is None and name in _NEEDED]
+            if lacking:
+                raise PackError(f"{path}: line {number}: ends before {lacking[0]}")
             yield row
     except (csv.Error, UnicodeDecodeError) as error:
         raise PackError(f"{path}: not a readable CSV file in UTF-8: {error}") from error
