@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from citybrain import arrow_size
 from citybrain.errors import JSON_ERRORS, InvalidInput
 
 Array = npt.NDArray[Any]
@@ -109,8 +110,10 @@ def decode(
     types: column name -> numpy dtype that it must have. Unknown extra columns are kept.
     readable: versions that the head may state; any if empty.
     Raises InvalidInput: `format` (not Arrow, truncated), `version`, `head` (a field is missing
-    or wrong; the message names it), `columns` (one is missing, of another type, or holds nulls).
+    or wrong; the message names it), `columns` (one is missing, of another type, or holds nulls),
+    `size` (it would unpack to more than `arrow_size.UNPACKED_BYTES`).
     """
+    arrow_size.check(value)
     with _refusing():
         reader = pa.ipc.open_stream(pa.py_buffer(value))
         schema = reader.schema

@@ -10,7 +10,9 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
+from citybrain import arrow_size
 from citybrain.edge import fates
 from citybrain.edge.validate import FARTHEST_MS, NO_TIME, Candidates, Row
 from citybrain.errors import InvalidInput
@@ -21,7 +23,9 @@ _MS_IN = {"s": 0.001, "ms": 1, "us": 1_000, "ns": 1_000_000}
 
 
 def parse(body: bytes, layout: Layout) -> Candidates:
-    """The rows of a stream. Raises InvalidInput `arrow` naming a column, or what Arrow raises."""
+    """The rows of a stream. Raises InvalidInput `arrow` naming a column, `size` for one that
+    would unpack to more than a body may, or what Arrow raises."""
+    arrow_size.check(body)
     with pa.ipc.open_stream(pa.py_buffer(body)) as reader:
         table = pa.Table.from_batches(list(reader), reader.schema)
     table.validate(full=True)
@@ -81,7 +85,18 @@ def parse(body: bytes, layout: Layout) -> Candidates:
 def _flat(table: pa.Table, name: str) -> pa.Array:
     column = table.column(name)
     flat = column.combine_chunks() if column.num_chunks != 1 else column.chunk(0)
-    return flat.dictionary_decode() if pa.types.is_dictionary(flat.type) else flat
+    if not pa.types.is_dictionary(flat.type):
+        return flat
+    values = flat.dictionary
+    if pa.types.is_string(values.type) and len(values):
+        longest = pc.max(pc.binary_length(values)).as_py() or 0
+        if longest * len(flat) > arrow_size.UNPACKED_BYTES:
+            raise InvalidInput(
+                "size",
+                f"body: {name}: {len(flat)} rows of up to {longest} bytes, expected at most"
+                f" {arrow_size.UNPACKED_BYTES} bytes of text",
+            )
+    return flat.dictionary_decode()
 
 
 def _text(table: pa.Table, name: str) -> pa.Array:

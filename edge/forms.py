@@ -30,8 +30,8 @@ def parse(body: bytes, form: str, layout: Layout) -> Candidates:
     """The readings of a body in one of the three forms.
 
     A reading that cannot be read is a row with fate `field`, beside the good ones.
-    Raises InvalidInput `json` or `arrow`, and nothing else, if the body as a whole cannot be
-    read.
+    Raises InvalidInput `json`, `arrow` or `size`, and nothing else, if the body as a whole
+    cannot be read.
     """
     reason, expected, read = _READERS[form]
     try:
