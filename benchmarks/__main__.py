@@ -15,6 +15,7 @@ BENCHMARKS: dict[str, str] = {
     "edge": "benchmarks.edge:doors",
     "engine": "benchmarks.engine:throughput",
     "latency": "benchmarks.engine:latency",
+    "signals": "benchmarks.signals:tick",
     "recovery": "benchmarks.recovery:after_a_kill",
     "forecasts": "benchmarks.forecasts:accuracy",
     "anomalies": "benchmarks.anomalies:events",

@@ -16,6 +16,7 @@ from citybrain.alerts import Alert
 from citybrain.city import City
 from citybrain.errors import InvalidInput
 from citybrain.findings import DeadLetter
+from citybrain.models.signals import TOGETHER
 from citybrain.models.signals.base import Decision
 from citybrain.models.signals.preempt import Asked, Preempt, kept
 from citybrain.models.signals.responses import Effects, Responder
@@ -53,9 +54,9 @@ class Signals:
     """Deterministic: see `citybrain/stage.py`."""
 
     def __init__(self, city: City) -> None:
+        self._controller = city.signal_control.controller
         self._sites = {
-            junction.id: Site(junction, city.signal_control.controller)
-            for junction in city.signals.values()
+            junction.id: Site(junction, self._controller) for junction in city.signals.values()
         }
         zones = {link.id: link.zone for link in city.links.values()}
         self._responders = {
@@ -207,9 +208,9 @@ class Signals:
         self._at_ms = at_ms
         self._counts["ticks"] += 1
         outs: list[Out] = []
-        for name, site in self._sites.items():
+        for name, decision in self._decisions(at_ms).items():
+            site = self._sites[name]
             effects = self._effects[name]
-            decision = site.decide(at_ms, effects.weight, frozenset(effects.blocked))
             self._dirty.add(name)
             first, told = self._preempts[name].decide(at_ms, site)
             outs += self._statuses(told)
@@ -227,6 +228,21 @@ class Signals:
             outs.append(self._plan(name, at_ms, decision, effects.because))
         self._counts["plans"] += sum(out.topic == "signal-plans" for out in outs)
         return outs
+
+    def _decisions(self, at_ms: int) -> dict[str, Decision | None]:
+        """Of every junction, those that need thought all together."""
+        asked = []
+        for name, site in self._sites.items():
+            effects = self._effects[name]
+            view = site.look(at_ms, effects.weight, frozenset(effects.blocked))
+            if view is not None:
+                asked.append((site, view))
+        together = TOGETHER.get(self._controller)
+        pairs = [(site.controller, view) for site, view in asked]
+        found = together(pairs) if together else [one.decide(view) for one, view in pairs]
+        for (site, _), decision in zip(asked, found, strict=True):
+            site.decision = decision
+        return {name: site.decision for name, site in self._sites.items()}
 
     def _plan(
         self,

@@ -15,22 +15,21 @@ exit; who has waited long weighs more, and no vehicle group is red for longer th
 calls or no calls, since detectors fail (recall).
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from citybrain.models.signals.base import Decision, Row, View
+from citybrain.models.signals.rollout import BIN_S, BINS, MIN_GREEN_S, Task, costs
 from citybrain.models.signals.timing import changeover_ms, useful_stages
 from citybrain.signals import Junction
 
-_BIN_S, _BINS = 3, 20  # the model's step and how many of them
 _HOLDS_S = (0, 3, 6, 9, 12, 15, 21, 27)  # "stay for so long" that are tried
-_MIN_GREEN_S, _MAX_GREEN_S = 5.0, 20  # of a stage in the model's plain rule
 _WORTH_S, _BUSY = 20.0, 4.0  # a stage is kept so long while a lane has so many to discharge
-_GONE = 1.0  # fewer vehicles than this are no queue
 _MAX_RED_S = 100.0  # recall: no vehicle group is red for longer,
 _BEFORE_S = 20.0  # and none comes so near to what its table allows
 _PATIENCE_S = 60.0  # who has waited so long counts twice
 _FULL = 0.4  # less room than this beyond the junction: next to nothing leaves
-_HELD = 0.8  # share of its flow that a permitted turn loses while opponents flow
 _BLIND_S = 60.0  # states older than this are none
 
 
@@ -52,6 +51,7 @@ class Horizon:
         self._opens = np.array(
             [[group in green[name] for group in self._moves] for name in self._names]
         )
+        self._serves = self._opens & (self._rates > 0)
         self._change = np.array(
             [
                 [changeover_ms(junction.table, green[a], green[b]) / 1000 for b in self._names]
@@ -62,14 +62,15 @@ class Horizon:
     def decide(self, view: View) -> Decision | None:
         """Stay for the minimum; then the first step of what waits least. None (the local plan)
         while most movements' detectors say nothing."""
+        return decide_all([(self, view)])[0]
+
+    def consider(self, view: View) -> Decision | Task | None:
+        """A decision that needs no looking ahead, or what has to be played through."""
         blind = ~(view.age_s <= _BLIND_S)
         if blind.sum() > len(blind) / 2:
             return None
-        if view.changing or view.stage_s < _MIN_GREEN_S:
+        if view.changing or view.stage_s < MIN_GREEN_S:
             return Decision(view.stage, "minimum green", "最短绿灯")
-        return self._decide(view)
-
-    def _decide(self, view: View) -> Decision:
         forced = self._overdue(view)
         if forced is not None:
             return forced
@@ -89,13 +90,15 @@ class Horizon:
         ]  # fmt: skip
         if not allowed:
             return Decision(view.stage, "nothing else may open", "其他相位不可放行")
-        holds = np.repeat(_HOLDS_S, len(allowed))
-        nexts = np.tile(allowed, len(_HOLDS_S))
-        cost = self._rollout(view, now, holds, nexts, ready)
+        return self._task(view, now, allowed, ready)
+
+    def choose(self, view: View, task: Task, cost: Row) -> Decision:
+        """The first step of what costs least; no change that gains nothing."""
+        holds, nexts = task.holds, task.nexts
         best = int(np.argmin(cost))
         stay = cost[holds > 0].min()
         if holds[best] == 0 and cost[best] >= stay:
-            best = int(np.argmin(np.where(holds > 0, cost, np.inf)))  # nothing to gain: no change
+            best = int(np.argmin(np.where(holds > 0, cost, np.inf)))
         if holds[best] > 0:
             return Decision(
                 view.stage,
@@ -125,56 +128,47 @@ class Horizon:
             self._names[k], f"{group} red for {lasted} s", f"{group} 红灯已 {lasted} 秒"
         )
 
-    def _rollout(self, view: View, now: int, holds: Row, nexts: Row, ready: Row) -> Row:
-        """Vehicle seconds of waiting by candidate, over the horizon."""
-        count, lines = len(holds), np.arange(len(holds))
-        arrivals = view.coming[:, : _BINS * _BIN_S].reshape(len(self._moves), _BINS, _BIN_S)
-        arrivals = arrivals.sum(axis=2)
+    def _task(self, view: View, now: int, allowed: list[int], ready: Row) -> Task:
+        """What has to be played through to decide."""
+        arrivals = view.coming[:, : BINS * BIN_S].reshape(len(self._moves), BINS, BIN_S)
         weight = 1.0 + (view.waited_s / _PATIENCE_S) ** 2
-        weight *= np.array([view.weight.get(group, 1.0) for group in self._moves])
-        rates = self._rates * np.where(view.room > _FULL, view.served, 0.1) * _BIN_S
-        queue = np.repeat(view.queue[None, :], count, axis=0)
-        stage = np.full(count, now)
-        source = stage
-        hold = np.ceil(holds / _BIN_S).astype(int)
-        change = np.zeros(count)  # bins of change that are left
-        shown = np.full(count, view.stage_s / _BIN_S)
-        total = np.zeros(count)
-        useful = np.where(self._opens & (self._rates[:-1] > 0), weight, 0.0).T
-        for t in range(_BINS):
-            queue += arrivals[:, t]
-            pressure = queue @ useful
-            own = pressure[lines, stage]
-            spent = (own < _GONE) | (shown * _BIN_S >= _MAX_GREEN_S)
-            spent &= (shown * _BIN_S >= _MIN_GREEN_S) & (change <= 0)
-            pressure[lines, stage] = 0.0
-            rival = pressure.argmax(axis=1)
-            leave = np.where(hold > t, False, spent & (pressure[lines, rival] > own))
-            target = np.where(hold == t, nexts, rival)
-            leave |= hold == t
-            took = np.where(t == 0, ready[target], self._change[stage, target]) / _BIN_S
-            source = np.where(leave, stage, source)
-            stage = np.where(leave, target, stage)
-            change = np.where(leave, took, change)
-            part = np.clip(1.0 - change, 0.0, 1.0)[:, None]
-            both = np.minimum(rates[source], rates[stage])
-            capacity = part * rates[stage] + (1.0 - part) * both
-            pressed = np.minimum(1.0, (queue + arrivals[:, t]) @ self._foes)
-            capacity *= 1.0 - _HELD * pressed * self._yields[stage]
-            queue -= np.minimum(queue, capacity)
-            total += queue @ weight
-            shown = np.where(leave, 0.0, shown + part[:, 0])
-            change = np.maximum(change - 1.0, 0.0)
-        return total * _BIN_S
+        if view.weight:
+            weight *= np.array([view.weight.get(group, 1.0) for group in self._moves])
+        return Task(
+            queue=view.queue,
+            weight=weight,
+            arrivals=arrivals.sum(axis=2),
+            rates=self._rates * np.where(view.room > _FULL, view.served, 0.1) * BIN_S,
+            yields=self._yields,
+            foes=self._foes,
+            change=self._change,
+            ready=ready,
+            useful=np.where(self._serves, weight, 0.0),
+            now=now,
+            stage_s=view.stage_s,
+            holds=np.repeat(_HOLDS_S, len(allowed)),
+            nexts=np.tile(allowed, len(_HOLDS_S)),
+        )
+
+
+def decide_all(asked: Sequence[tuple[Horizon, View]]) -> list[Decision | None]:
+    """The decisions of many junctions; each is what `decide` would say of it alone."""
+    found: list[Decision | Task | None] = [one.consider(view) for one, view in asked]
+    tasks = [task for task in found if isinstance(task, Task)]
+    cost = iter(costs(tasks))
+    return [
+        one.choose(view, entry, next(cost)) if isinstance(entry, Task) else entry
+        for (one, view), entry in zip(asked, found, strict=True)
+    ]
 
 
 def _service(junction: Junction, stages: list[frozenset[str]]) -> tuple[Row, Row, Row]:
-    """Vehicles a second by stage and movement (a last row of zeros: changing); how much of
-    each movement gives way in each stage; who it gives way to, (opponents, movements)."""
+    """Vehicles a second by stage and movement; how much of each movement gives way in each
+    stage; who it gives way to, (opponents, movements)."""
     moves = junction.movements
     count = len(moves)
-    rates = np.zeros((len(stages) + 1, count))
-    yields = np.zeros((len(stages) + 1, count))
+    rates = np.zeros((len(stages), count))
+    yields = np.zeros((len(stages), count))
     foes = np.zeros((count, count))
     links = {group.id: set(group.links) for group in junction.table.groups}
     walks = {group.id for group in junction.table.groups if group.kind == "pedestrian"}

@@ -52,7 +52,7 @@ class Site:
         """What the junction's controller said last."""
         if controller not in CONTROLLERS:
             raise PackError(f"controller: {controller!r} is not one of {sorted(CONTROLLERS)}")
-        self._controller = CONTROLLERS[controller](junction)
+        self.controller = CONTROLLERS[controller](junction)
         self._queues = Queues(junction)
         self._moves = [move.group for move in junction.movements]
         place = {group.id: i for i, group in enumerate(junction.table.groups)}
@@ -65,7 +65,8 @@ class Site:
         self._red_since = np.full(count, -1, dtype=np.int64)
         self._waiting_since = np.full(count, -1, dtype=np.int64)
         self._arrived: dict[str, DetectorState] = {}
-        self._decision: Decision | None = None
+        self.decision: Decision | None = None
+        """The last one."""
         self._again_ms = self._through_ms = 0
 
     def see(self, shown: Shown) -> bool:
@@ -108,22 +109,30 @@ class Site:
 
         weight, blocked: as in `View`, because of alerts.
         """
+        view = self.look(now_ms, weight or {}, blocked)
+        if view is not None:
+            self.decision = self.controller.decide(view)
+        return self.decision
+
+    def look(
+        self, now_ms: int, weight: Mapping[str, float], blocked: frozenset[str]
+    ) -> View | None:
+        """What is to be decided on now; None if `decision` stands as it is."""
         shown = self.shown
         if shown is None or now_ms - shown.at_ms > UNHEARD_MS:
+            self.decision = None
             return None
         self._pass(now_ms, shown)
         if self._arrived:
             self._queues.learn(now_ms, self._arrived)
             self._arrived = {}
-        view = self._view(now_ms, shown, weight or {}, blocked)
-        before = self._decision
+        before = self.decision
         settled = shown.stage_ms >= SETTLED_MS
         if settled and before and now_ms < self._again_ms and before.stage == shown.stage:
-            return before
+            return None
         if settled:
             self._again_ms = now_ms + EVERY_MS
-        self._decision = self._controller.decide(view)
-        return self._decision
+        return self._view(now_ms, shown, weight, blocked)
 
     def before(self, groups: Collection[str], within_s: float) -> float:
         """Vehicles on the fullest lane of these groups: those that stand, and those that come
@@ -155,7 +164,7 @@ class Site:
         """The whole state, for `take_up`."""
         arrays, opened = self._queues.arrays()
         arrays |= {"red_since": self._red_since, "waiting_since": self._waiting_since}
-        last = self._decision
+        last = self.decision
         kept = _Kept(
             shown=self.shown,
             decision=(last.stage, last.why, last.why_zh) if last else None,
@@ -175,7 +184,7 @@ class Site:
         self._queues.take_up(arrays, kept.opened)
         self._arrived = {state.detector: state for state in kept.arrived}
         self.shown = kept.shown
-        self._decision = Decision(*kept.decision) if kept.decision else None
+        self.decision = Decision(*kept.decision) if kept.decision else None
         self._again_ms, self._through_ms = kept.again_ms, kept.through_ms
 
     def _pass(self, now_ms: int, shown: Shown) -> None:

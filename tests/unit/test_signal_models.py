@@ -8,11 +8,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from citybrain import pack
 from citybrain.edge.interlock import Interlock
 from citybrain.edge.sequencer import Sequencer
 from citybrain.errors import PackError
 from citybrain.models.signals import CONTROLLERS, webster
 from citybrain.models.signals.base import View
+from citybrain.models.signals.horizon import Horizon, decide_all
 from citybrain.models.signals.queues import HORIZON_S, Queues
 from citybrain.models.signals.timing import changeover_ms, cycle_ms, fitted, useful_stages
 from citybrain.signals import (
@@ -280,3 +282,45 @@ def test_a_stage_that_opens_two_that_exclude_each_other_is_refused() -> None:
     )
     with pytest.raises(PackError, match="main and side exclude"):
         Sequencer(wrong, 0)
+
+
+def test_many_junctions_decided_together_decide_as_each_alone() -> None:
+    rng = np.random.default_rng(3)
+    asked = []
+    for junction in pack.load("adlershof").signals.values():
+        count = len(junction.movements)
+        controller = Horizon(junction)
+        for n in range(6):
+            stage = junction.stages[n % len(junction.stages)].name
+            asked.append((controller, view(
+                stage=stage, stage_s=float(5 + 8 * n), queue=rng.integers(0, 6, count) * 1.0,
+                coming=rng.random((count, HORIZON_S)) * 0.2, room=rng.random(count),
+                waited_s=rng.random(count) * 60, red_s=rng.random(count) * 110,
+                age_s=np.full(count, 5.0), served=np.ones(count),
+                ready_s=lambda name, now=stage: 0.0 if name == now else 5.0,
+            )))  # fmt: skip
+    together = decide_all(asked)
+    assert together == [controller.decide(one) for controller, one in asked]
+    moved = [d for d, (_, one) in zip(together, asked, strict=True) if d and d.stage != one.stage]
+    assert 10 < len(moved) < len(asked), "the views decide nothing"
+
+
+def test_nothing_to_gain_means_no_change() -> None:
+    for second in range(5, 90, 5):
+        decision = Horizon(JUNCTION).decide(view(stage_s=float(second)))
+        assert decision is not None
+        assert decision.stage == "a"
+
+
+def test_a_red_is_ended_well_before_the_table_calls_it_too_long() -> None:
+    main, side = (msgspec.structs.replace(vehicle(n, i), max_red_ms=60_000)
+                  for i, n in enumerate(("main", "side")))  # fmt: skip
+    groups = [main, side, *JUNCTION.table.groups[2:]]
+    table = msgspec.structs.replace(JUNCTION.table, groups=groups)
+    junction = msgspec.structs.replace(JUNCTION, table=table)
+    busy = {"queue": np.array([9.0, 0.0, 0.0]), "stage_s": 30.0}
+    stays = Horizon(junction).decide(view(**busy, red_s=np.array([0.0, 35.0, 35.0])))
+    goes = Horizon(junction).decide(view(**busy, red_s=np.array([0.0, 41.0, 41.0])))
+    assert stays is not None
+    assert goes is not None
+    assert (stays.stage, goes.stage) == ("a", "b")
