@@ -9,9 +9,9 @@ rules to say.
 
 import asyncio
 import ssl
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import Annotated, cast
+from typing import Annotated, Any
 
 import aiomqtt
 import msgspec
@@ -19,14 +19,16 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
 from citybrain import log
-from citybrain.edge import forms
+from citybrain.edge import forms, json_form
 from citybrain.edge.merge import UNKNOWN, Lane
 from citybrain.edge.sources.base import Context, SourceConfig
+from citybrain.edge.sources.mqtt_inbox import Inbox, Published
 from citybrain.edge.spool import SpoolFull
-from citybrain.errors import InvalidInput, SetupError
+from citybrain.errors import JSON_ERRORS, InvalidInput, SetupError
 from citybrain.process import Health
 
 _GROUP = 2_000
+_TOPICS = 10_000
 _WEEK_S = 7 * 86_400
 _FORMS = {forms.JSON, forms.NDJSON, forms.ARROW}
 
@@ -58,6 +60,7 @@ class MqttSource:
         self._waiting = "connecting"
         self._password = _secret(config.password_file)
         self._tls = _tls(config)
+        self._topics: dict[bytes, tuple[str, Lane]] = {}
         self.messages = 0
 
     def health(self) -> Health:
@@ -100,43 +103,102 @@ class MqttSource:
         return client
 
     async def _take(self, client: aiomqtt.Client) -> None:
+        inbox = Inbox(client._client, 2 * self._config.in_flight)
         for leaf in ("readings", "backfill"):
             await client.subscribe(f"{self._config.topic}/+/{leaf}", qos=1)
         self._waiting = ""
         self._log.info("connected", host=self._config.host, port=self._config.port)
-        messages = client.messages
-        async for first in messages:
-            group = [first]
-            while len(messages) and len(group) < _GROUP:
-                group.append(await anext(messages))
-            # One group after the other: acknowledgements go out in the order of arrival.
-            await asyncio.gather(*(self._store(message) for message in group))
-            for message in group:
-                client._client.ack(message.mid, message.qos)
+        # Nothing comes by this way: it ends when the connection does.
+        ended = asyncio.ensure_future(anext(aiter(client.messages)))
+        try:
+            while True:
+                await _either(ended, inbox.arrived)
+                # One group after the other: acknowledgements go out in the order of arrival.
+                group = inbox.take(_GROUP)
+                await self._store(group)
+                inbox.acknowledge(group)
+                self._note_unwanted(inbox)
+        finally:
+            ended.cancel()
+            await asyncio.gather(ended, return_exceptions=True)
 
-    async def _store(self, message: aiomqtt.Message) -> None:
-        """Returns when a message's readings, or its dead letter, are on the disk."""
-        self.messages += 1
-        intake = self._context.intake
-        _, gateway, leaf = str(message.topic).rsplit("/", 2)
-        body = message.payload if isinstance(message.payload, bytes) else b""
+    async def _store(self, group: list[Published]) -> None:
+        """Returns when all readings of these messages, or their dead letters, are on the disk."""
+        self.messages += len(group)
+        # Single readings of one gateway are judged together, the rest by itself.
+        singles: dict[tuple[str, Lane], list[tuple[json_form.Reading, bytes]]] = {}
+        others: list[tuple[str, Lane, Published]] = []
+        for message in group:
+            gateway, lane = self._sender(message.topic)
+            if message.form in ("", forms.JSON) and gateway in self._context.gateways:
+                try:
+                    reading = json_form.one(message.payload)
+                except JSON_ERRORS:
+                    pass  # `intake.take` says what is wrong with it, or that it is an array
+                else:
+                    singles.setdefault((gateway, lane), []).append((reading, message.payload))
+                    continue
+            others.append((gateway, lane, message))
+        await asyncio.gather(
+            *(self._until_stored(self._offer, *who, said) for who, said in singles.items()),
+            *(self._until_stored(self._other, *other) for other in others),
+        )
+
+    def _sender(self, topic: bytes) -> tuple[str, Lane]:
+        """Gateway and lane of a topic."""
+        if known := self._topics.get(topic):
+            return known
+        _, gateway, leaf = str(topic, "utf-8", "replace").rsplit("/", 2)
+        found: tuple[str, Lane] = (gateway, "backfill" if leaf == "backfill" else "live")
+        if len(self._topics) < _TOPICS:
+            self._topics[topic] = found
+        return found
+
+    async def _until_stored(self, store: Callable[..., Awaitable[None]], *what: Any) -> None:
         while True:
             try:
-                if gateway not in self._context.gateways:
-                    why = f"gateway: {gateway!r} (of the topic) does not belong to this agent"
-                    return await intake.refuse(UNKNOWN, InvalidInput("gateway", why), body)
-                lane = "backfill" if leaf == "backfill" else "live"
-                with suppress(InvalidInput):  # counted, and a dead letter by now
-                    await intake.take(gateway, body, _form(message), cast(Lane, lane))
-                return None
+                return await store(*what)
+            except InvalidInput:
+                return None  # counted, and a dead letter by now
             except SpoolFull:
                 # Unacknowledged, the rest waits in the MQTT broker, which is the right place.
                 await asyncio.sleep(1)
 
+    async def _offer(
+        self, gateway: str, lane: Lane, said: list[tuple[json_form.Reading, bytes]]
+    ) -> None:
+        readings, bodies = zip(*said, strict=True)
 
-def _form(message: aiomqtt.Message) -> str:
-    stated = getattr(message.properties, "ContentType", "") if message.properties else ""
-    return stated if stated in _FORMS else forms.JSON
+        def original(index: Sequence[int]) -> bytes:
+            return b"\n".join(bodies[i] for i in index)
+
+        rows = json_form.columns(readings, {}, original, self._context.intake.layout)
+        await self._context.intake.offer(gateway, rows, lane, b"\n".join(bodies))
+
+    async def _other(self, gateway: str, lane: Lane, message: Published) -> None:
+        intake, body = self._context.intake, message.payload
+        if gateway not in self._context.gateways:
+            why = f"gateway: {gateway!r} (of the topic) does not belong to this agent"
+            await intake.refuse(UNKNOWN, InvalidInput("gateway", why), body)
+            return
+        form = message.form if message.form in _FORMS else forms.JSON
+        await intake.take(gateway, body, form, lane)
+
+    def _note_unwanted(self, inbox: Inbox) -> None:
+        if inbox.unwanted:
+            self._log.warning("dropped: published with quality of service 0", n=inbox.unwanted)
+            self._context.metrics.refused_requests.labels("mqtt_qos_0").inc(inbox.unwanted)
+            inbox.unwanted = 0
+
+
+async def _either(ended: "asyncio.Future[Any]", arrived: asyncio.Event) -> None:
+    """Wait until something has arrived. Raises MqttError if the connection ends first."""
+    if not arrived.is_set():
+        waits = asyncio.ensure_future(arrived.wait())
+        await asyncio.wait((ended, waits), return_when=asyncio.FIRST_COMPLETED)
+        waits.cancel()
+    if ended.done():
+        ended.result()
 
 
 def _secret(file: str) -> str | None:

@@ -9,6 +9,8 @@ import aiomqtt
 import msgspec
 import numpy as np
 import pytest
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
 
 from citybrain.batch import Batch, Heartbeat
 from citybrain.broker import LocalBroker
@@ -121,7 +123,9 @@ async def test_mqtt_messages_are_acknowledged_when_they_are_stored(
     table = {"sources": {"mqtt": {"port": mosquitto}}}
     async with rig.agent(city, tmp_path / "data", broker.settings, **table) as made:
         await rig.until(lambda: made.health().ok)
-        async with aiomqtt.Client("127.0.0.1", mosquitto) as device:
+        async with aiomqtt.Client(
+            "127.0.0.1", mosquitto, protocol=aiomqtt.ProtocolVersion.V5
+        ) as device:
             for i in range(300):
                 row = {"sensor": "w1", "kind": "temperature", "time": now - i * 1000, "value": 20}
                 await device.publish("citybrain/g3/readings", msgspec.json.encode(row), qos=1)
@@ -129,13 +133,18 @@ async def test_mqtt_messages_are_acknowledged_when_they_are_stored(
             await device.publish("citybrain/g3/readings", b"[" * 100_000, qos=1)
             foreign = msgspec.json.encode([row | {"sensor": "X"}]).replace(b"X", b"\xb3\xb5")
             await device.publish("citybrain/g3/readings", foreign, qos=1)
+            await device.publish("citybrain/g3/readings", msgspec.json.encode(row))  # a repeat
+            lines = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]  # paho
+            lines.ContentType = "application/x-ndjson"
+            more = [msgspec.json.encode(row | {"time": now - 500 + i}) for i in range(2)]
+            await device.publish("citybrain/g3/readings", b"\n".join(more), qos=1, properties=lines)
             await device.publish("citybrain/ghost/readings", msgspec.json.encode(row), qos=1)
             row["time"] = now - 5 * 86_400_000
             await device.publish("citybrain/g3/backfill", msgspec.json.encode([row]), qos=1)
-        await rig.until(lambda: _offered(made) == 305)
+        await rig.until(lambda: _offered(made) == 308)
         await rig.until(lambda: made.sender.backlog == 0)
     items = await rig.readings_log(broker.settings, city)
-    assert len(rig.values(items)) == 301
+    assert len(rig.values(items)) == 303
     lanes = [i.head.lane for i in items if isinstance(i, Batch) and len(i) == 1]
     assert "backfill" in lanes
     letters = await rig.dead_letters(broker.settings, city)
