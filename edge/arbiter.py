@@ -13,8 +13,10 @@ the fresh ones the highest rank is followed. What is refused is refused with the
 No fresh plan, or a group that is overdue (red for too long, yellow that does not end): the
 local plan, within `Limits.silence_ms` of the last plan's end. It joins its own cycle where the
 clock says that it should be; greens and clearances on the way are the sequencer's and the
-interlock's, so nothing is cut short. Terms of NTCIP 1202: a followed plan is a *hold* of a
-phase set, an emergency one a *preempt*, the local plan the *coordinated pattern*.
+interlock's, so nothing is cut short. A red that is too long overrules an emergency plan too,
+but not before that has been followed for `Limits.preempt_ms`. Terms of NTCIP 1202: a followed
+plan is a *hold* of a phase set, an emergency one a *preempt*, the local plan the *coordinated
+pattern*.
 """
 
 import hmac
@@ -42,13 +44,18 @@ class Limits:
     """Times in ms. skew_ms: how far a plan's clock may be ahead. stale_ms: how old a plan may
     be when it arrives. longest_ms: how long a plan may claim to be valid. silence_ms: how
     long after the end of the last plan the stage is still held, waiting for the next.
-    overdue_ms: how long the local plan runs after it had to take over."""
+    overdue_ms: how long the local plan runs after it had to take over. preempt_ms: for so long
+    an emergency plan may keep others red beyond their maximum (NTCIP 1202's
+    preemptMaximumPresence: a request that does not end is a fault, not an ambulance).
+    recover_ms: so long afterwards the others may still be on their way to green."""
 
     skew_ms: int = 2_000
     stale_ms: int = 10_000
     longest_ms: int = 60_000
     silence_ms: int = 3_000
     overdue_ms: int = 120_000
+    preempt_ms: int = 90_000
+    recover_ms: int = 30_000
 
 
 class Arbiter:
@@ -82,6 +89,8 @@ class Arbiter:
         self._plans: dict[str, tuple[Plan, int]] = {}  # with the end by the steady clock
         self._sequences: dict[str, int] = {}
         self._local_until_ms = 0
+        self._preempted_ms: int | None = None  # since when emergency plans are followed
+        self._passed_ms = 0  # when one was followed last
         self._steps = [(stage, change + green) for stage, change, green in schedule(junction)]
         self._cycle_ms = sum(length for _, length in self._steps)
         for stage, _ in self._steps:
@@ -117,11 +126,18 @@ class Arbiter:
         sequencer = self._sequencer
         sequencer.calls.update(set(calls) & sequencer.walks)
         overdue = self.interlock.overdue()
+        if self._excused():
+            overdue = tuple(one for one in overdue if one.rule != "maximum red")
         if overdue and self.source != LOCAL:
             self._refuse(overdue)
             self._local_until_ms = self._up_ms + self._limits.overdue_ms
         plan = self._followed()
         self.source = plan.source if plan is not None else LOCAL
+        if self.source == "emergency":
+            self._preempted_ms = self._up_ms if self._preempted_ms is None else self._preempted_ms
+            self._passed_ms = self._up_ms
+        elif self._up_ms - self._passed_ms > self._limits.recover_ms:
+            self._preempted_ms = None
         sequencer.recall = plan is None
         sequencer.aim(plan.stage if plan is not None else self._local_stage())
         verdict = self.interlock.change(self._up_ms, sequencer.step(self._up_ms))
@@ -132,6 +148,14 @@ class Arbiter:
     def report(self) -> Shown:
         """What is shown now and whose plan is followed."""
         return self._sequencer.report(self._up_ms, self._now_ms, self.source)
+
+    def _excused(self) -> bool:
+        """Whether somebody's long red is an ambulance's doing, and not for too long."""
+        if self._preempted_ms is None:
+            return False
+        limits = self._limits
+        spare = 0 if self.source == "emergency" else limits.recover_ms
+        return self._up_ms - self._preempted_ms < limits.preempt_ms + spare
 
     def _refuse(self, refusals: Iterable[Refusal]) -> None:
         """Keep the interlock's refusals, with the time of day."""

@@ -211,6 +211,34 @@ def test_who_asks_for_one_stage_for_ever_is_overruled_when_the_others_have_waite
     assert street.dangers() == []
 
 
+def test_an_ambulance_is_not_stopped_by_an_old_red_and_a_request_that_never_ends_is() -> None:
+    street = Street()
+    for _ in range(100):
+        street.send(stage="a")
+        street.second()
+    followed = []
+    for _ in range(150):
+        street.send(stage="a", source="emergency")
+        street.second()
+        followed.append(street.arbiter.source)
+    assert set(followed[:85]) == {"emergency"}, "a red from before has stopped the ambulance"
+    assert LOCAL in followed[85:100], "a request that never ends is never overruled"
+    assert street.dangers() == []
+
+
+def test_emergencies_one_after_the_other_excuse_no_red_for_ever() -> None:
+    street = Street()
+    reds = longest = 0
+    for second in range(600):
+        street.send(stage="a", source="emergency" if second % 20 < 2 else "adaptive",
+                    expires_ms=street.utc + 1_500)  # fmt: skip
+        street.second()
+        reds = 0 if street.shown[-1][1]["side"] == "green" else reds + 1
+        longest = max(longest, reds)
+    assert 120 <= longest <= 300
+    assert street.dangers() == []
+
+
 def test_a_clock_that_is_set_back_does_not_keep_an_old_plan_alive() -> None:
     street = Street()
     street.second()
