@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from citybrain.edge import bench
@@ -98,8 +98,7 @@ def main() -> None:
             seeds = range(1, asked.seeds + 1)
             found = bench.compare(scenario, asked.controllers.split(","), seeds, jobs=asked.jobs)
             rows = {controller: bench.summary(runs) for controller, runs in found.items()}
-            apart = [vars(one) if hasattr(one, "__dict__") else str(one)
-                     for one in bench.differences(found)]  # fmt: skip
+            apart = [asdict(one) for one in bench.differences(found)]
             print(json.dumps({"scenario": name, "seeds": asked.seeds, "controllers": rows,
                               "differences": apart}), flush=True)  # fmt: skip
             for controller, row in rows.items():

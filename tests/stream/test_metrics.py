@@ -14,6 +14,8 @@ from citybrain.topics import ensure
 from tests.packs import CITY, write_pack
 from tests.unit.test_monitoring import RULE_LIST, expressions
 
+# Of processes that these tests do not run, and of cities that have signals.
+NOT_STARTED = ("citybrain_world", "citybrain_fitter", "citybrain_signals", "citybrain_edge_signal")
 MANUAL = Path(__file__).parents[2] / "docs" / "metrics.md"
 NAME = re.compile(r"\b(?:citybrain|process)_[a-z0-9_]+")
 
@@ -70,7 +72,7 @@ async def test_every_metric_that_is_spoken_of_is_served_and_every_one_of_ours_is
     ours = {name for name in served if name.startswith("citybrain_")}
     ours = {name for name in ours if not name.endswith("_created")}
     assert ours - explained == set(), "explain these in docs/metrics.md"
-    world = {name for name in explained if name.startswith(("citybrain_world", "citybrain_fitter"))}
+    world = {name for name in explained if name.startswith(NOT_STARTED)}
     assert explained - ours - world == set(), "docs/metrics.md speaks of metrics that nobody serves"
 
 
