@@ -65,7 +65,7 @@ class Relay:
             ["rule"], registry=registry,
         )  # fmt: skip
         self._age = Gauge(
-            "citybrain_edge_signal_plan_age_seconds", "How old the newest plan was when it arrived.",
+            "citybrain_edge_signal_plan_age_seconds", "Age of the newest plan when it arrived.",
             registry=registry,
         )  # fmt: skip
 
