@@ -7,7 +7,7 @@ from typing import Literal
 
 import msgspec
 
-from citybrain.errors import PackError
+from citybrain.errors import TOML_ERRORS, PackError
 
 
 class FromAlert(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -70,7 +70,7 @@ def read(path: Path, links: Mapping[str, float]) -> Emergency:
         return Emergency()
     try:
         told = msgspec.convert(tomllib.loads(path.read_text("utf-8")), Emergency)
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, msgspec.ValidationError) as error:
+    except (*TOML_ERRORS, msgspec.ValidationError) as error:
         raise PackError(f"{path}: {error}") from error
     for table, rows in (("station", told.station), ("hospital", told.hospital)):
         _unique(path, table, [row.id for row in rows])

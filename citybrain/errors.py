@@ -4,12 +4,16 @@ Each class carries the exit code that the command line ends with, so that script
 a wrong setting from a broker that is away.
 """
 
+import tomllib
 from typing import ClassVar
 
 import msgspec
 
 JSON_ERRORS = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 """All that msgspec raises on hostile JSON: wrong form, broken UTF-8, bottomless nesting."""
+
+TOML_ERRORS = (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError)
+"""All that tomllib raises on a file that is damaged, of another encoding, or bottomless."""
 
 
 class CityBrainError(Exception):

@@ -15,7 +15,7 @@ import msgspec
 
 from citybrain import emergency_file, signals_file
 from citybrain.city import Calendar, City, Link, Sensor, find
-from citybrain.errors import PackError
+from citybrain.errors import TOML_ERRORS, PackError
 from citybrain.kinds import KINDS, Kind
 from citybrain.rules import Rule, ancestors, inconsistency
 
@@ -123,7 +123,7 @@ def load(name: str) -> City:
 def _toml(path: Path, form: type[_T]) -> _T:
     try:
         return msgspec.convert(tomllib.loads(path.read_text("utf-8")), form)
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, msgspec.ValidationError) as error:
+    except (*TOML_ERRORS, msgspec.ValidationError) as error:
         raise PackError(f"{path}: {error}") from error
 
 
@@ -223,7 +223,7 @@ def _links(path: Path, zones: Iterable[str]) -> dict[str, Link]:
             for beyond in link.next or ():
                 if beyond not in links:
                     raise PackError(f"{path}: {link.id}: next: {beyond!r} is not a link")
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
         raise PackError(f"{path}: feature {len(links)}: {error!r}") from error
     return links
 
@@ -247,7 +247,7 @@ def _check_link(path: Path, link: Link, zones: Iterable[str], before: Mapping[st
 def _rules(path: Path, kinds: Mapping[str, Kind]) -> dict[str, Rule]:
     try:
         tables = tomllib.loads(path.read_text("utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except TOML_ERRORS as error:
         raise PackError(f"{path}: {error}") from error
     rules: dict[str, Rule] = {}
     for name, table in tables.items():

@@ -61,7 +61,7 @@ def facts(path: Path) -> Facts:
     spans = [meta.row_group(i).column(column).statistics for i in range(meta.num_row_groups)]
     if all(span is not None and span.has_min_max for span in spans):
         return Facts(meta.num_rows, min(s.min for s in spans), max(s.max for s in spans))
-    times = [b.column(0).to_numpy() for b in file.iter_batches(_CHUNK, columns=["time"])]
+    times = [b.column(0).to_numpy() for b in _batches(path, file, ["time"])]
     return Facts(meta.num_rows, int(times[0][0]), int(times[-1][-1]))
 
 
@@ -195,7 +195,7 @@ class _Log:
 def _chunks(path: Path, layout: Layout, start: int | None, end: int | None) -> Iterator[_Rows]:
     file = _open(path)
     base, last = 0, -(2**62)
-    for table in file.iter_batches(_CHUNK, columns=SCHEMA.names):
+    for table in _batches(path, file, SCHEMA.names):
         rows, last = _checked(table, layout, base, last)
         base += table.num_rows
         time = rows.columns[2]
@@ -223,6 +223,8 @@ def _checked(table: pa.RecordBatch, layout: Layout, base: int, last: int) -> tup
             shown = {name: table.column(name)[row].as_py() for name in SCHEMA.names}
             raise InvalidInput(reason, f"row {base + row}: {what}; it is {shown}")
 
+    # Within what a float holds exactly, so that no sum with a window's length overflows.
+    refuse("time", (time < -(2**53)) | (time > 2**53), "time: is no time in milliseconds")
     steps = np.diff(time, prepend=min(last, int(time[0])) if base == 0 else last)
     refuse("order", steps < 0, "time: is before the row above")
     refuse("sensor", sensor < 0, "sensor: is not in the pack")
@@ -237,10 +239,18 @@ def _checked(table: pa.RecordBatch, layout: Layout, base: int, last: int) -> tup
     return _Rows((group, position, time, value, quality)), int(time[-1])
 
 
+def _batches(path: Path, file: pq.ParquetFile, columns: list[str]) -> Iterator[pa.RecordBatch]:
+    """The rows; damage behind a good footer is found only while they are read."""
+    try:
+        yield from file.iter_batches(_CHUNK, columns=columns)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise InvalidInput("format", f"recording {path}: {error}") from error
+
+
 def _open(path: Path) -> pq.ParquetFile:
     try:
         file = pq.ParquetFile(path)
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError) as error:
         raise InvalidInput("format", f"recording {path}: {error}") from error
     for field in SCHEMA:
         if field.name not in file.schema_arrow.names:

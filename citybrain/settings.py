@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from citybrain.errors import UsageError
+from citybrain.errors import TOML_ERRORS, UsageError
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -69,7 +69,7 @@ def resolve(
     if file:
         try:
             found = tomllib.loads(file.read_text("utf-8"))
-        except (OSError, tomllib.TOMLDecodeError) as error:
+        except (OSError, *TOML_ERRORS) as error:
             raise UsageError(f"settings file {file}: {error}") from error
         for key in found:
             if key not in sources:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import msgspec
 
-from citybrain.errors import PackError
+from citybrain.errors import TOML_ERRORS, PackError
 from citybrain.signals import Control, Junction
 
 
@@ -24,7 +24,7 @@ def read(path: Path) -> tuple[Mapping[str, Junction], Control]:
         return {}, Control()
     try:
         told = msgspec.convert(tomllib.loads(path.read_text("utf-8")), _SignalsFile)
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, msgspec.ValidationError) as error:
+    except (*TOML_ERRORS, msgspec.ValidationError) as error:
         raise PackError(f"{path}: {error}") from error
     found: dict[str, Junction] = {}
     for junction in told.junction:

@@ -5,6 +5,7 @@ them, also those that said nothing (seen = 0); later revisions only what changed
 """
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import msgspec
 import numpy as np
@@ -19,6 +20,11 @@ VERSION = 1
 READABLE = (1,)
 PART = 65_536
 """Sensors in one message at most, so that it stays well below the topic's largest record."""
+
+
+Time = Annotated[int, msgspec.Meta(ge=-(2**53), le=2**53)]
+"""UTC milliseconds that a float holds exactly; sums with a window's length still fit int64."""
+Length = Annotated[int, msgspec.Meta(ge=1, le=2**53)]
 
 
 class StatsHead(msgspec.Struct, frozen=True, kw_only=True):
@@ -37,9 +43,9 @@ class StatsHead(msgspec.Struct, frozen=True, kw_only=True):
     version: int = VERSION
     shard: str
     kind: str
-    window_ms: int
-    step_ms: int
-    start_ms: int
+    window_ms: Length
+    step_ms: Length
+    start_ms: Time
     revision: int
     expected: int
     cause_offset: int
@@ -88,8 +94,8 @@ class Effective(msgspec.Struct, frozen=True, kw_only=True, tag="model", tag_fiel
     kind: str
     role: str
     digest: str
-    from_ms: int
-    at_ms: int
+    from_ms: Time
+    at_ms: Time
     body: bytes = b""
     part: int = 0
     parts: int = 1
@@ -121,7 +127,7 @@ class Passed(msgspec.Struct, frozen=True, kw_only=True, tag="passed", tag_field=
 
     version: int = VERSION
     shard: str
-    through_ms: int
+    through_ms: Time
 
 
 Control = Effective | Rules | Passed

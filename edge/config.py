@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from citybrain.errors import UsageError
+from citybrain.errors import TOML_ERRORS, UsageError
 
 Positive = Annotated[float, msgspec.Meta(gt=0)]
 
@@ -55,5 +55,5 @@ def read(path: Path) -> EdgeConfig:
         return msgspec.convert(tomllib.loads(path.read_text("utf-8")), EdgeConfig)
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, msgspec.ValidationError) as error:
+    except (*TOML_ERRORS, msgspec.ValidationError) as error:
         raise UsageError(f"{path}: {error}") from error

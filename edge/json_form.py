@@ -91,13 +91,15 @@ def _is_reading(error: Exception) -> bool:
 def _salvage(part: bytes, error: Exception) -> Row:
     """What can be said of a reading that does not have the right form."""
     why = "nested too deeply for a reading" if isinstance(error, RecursionError) else str(error)
+    if "$." not in why and "field `" not in why:  # else it names the field
+        why = f"reading: {why}"
     try:
         found = _loose.decode(part.decode("utf-8", "replace"))
     except JSON_ERRORS:
         return Row(error=why)
     if isinstance(error, UnicodeDecodeError):
         foreign = [name for name, said in found.items() if "\ufffd" in f"{name}{_text(said)}"]
-        why = f"{', '.join(foreign) or 'reading'}: is not UTF-8: {why}"
+        why = f"{', '.join(foreign) or 'reading'}: is not UTF-8: {error}"
     return Row(sensor=_text(found.get("sensor")), kind=_text(found.get("kind")), error=why)
 
 

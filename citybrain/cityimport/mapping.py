@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import msgspec
 
-from citybrain.errors import PackError
+from citybrain.errors import TOML_ERRORS, PackError
 from citybrain.kinds import KINDS
 
 BUILT_IN = Path(__file__).parents[1] / "cities" / "mappings"
@@ -127,7 +127,7 @@ def load(path: Path) -> Mapping:
     try:
         mapping = msgspec.convert(tomllib.loads(path.read_text("utf-8")), Mapping)
     except (
-        OSError, tomllib.TOMLDecodeError, UnicodeDecodeError, msgspec.ValidationError,
+        OSError, *TOML_ERRORS, msgspec.ValidationError,
     ) as error:  # fmt: skip
         raise PackError(f"{path}: {error}") from error
     if not mapping.tables:

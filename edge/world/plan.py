@@ -7,7 +7,7 @@ import msgspec
 import numpy as np
 
 from citybrain.edge.world.demand import Ends
-from citybrain.errors import PackError
+from citybrain.errors import TOML_ERRORS, PackError
 
 
 class _Ends(msgspec.Struct, forbid_unknown_fields=True):
@@ -81,7 +81,7 @@ class Plan(msgspec.Struct, frozen=True):
             raise PackError(f"{path}: missing; this city has no simulated world")
         try:
             file = msgspec.convert(tomllib.loads(path.read_text("utf-8")), _File)
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError, msgspec.ValidationError) as error:
+        except (*TOML_ERRORS, msgspec.ValidationError) as error:
             raise PackError(f"{path}: {error}") from error
         return cls(
             entries=file.entries.to_ends(),
