@@ -1,7 +1,8 @@
 """How good the forecasts are: mean absolute error beside persistence and historical average.
 
 The last fifth is the test (tfp_pems has files of its own). Each day of it is forecast by
-models that were fitted on the days before, as the fitter does it.
+models that were fitted on the days before, as the fitter does it. Of the forecaster that the
+engine uses, the share of truths within its intervals is printed, adapted online as it is there.
 """
 
 from collections.abc import Iterable
@@ -13,8 +14,11 @@ from benchmarks import recorded
 from benchmarks.frame import Row, Size, of
 from benchmarks.recorded import Table
 from citybrain.models import baseline
-from citybrain.models.fitting import horizon_of_history_ms
-from citybrain.models.forecast import FORECASTERS, Situation, features
+from citybrain.models.fitting import FORECASTER, horizon_of_history_ms
+from citybrain.models.forecast import FORECASTERS, Past, Situation, conformal, features
+
+LEVELS = (0.8, 0.9, 0.95)
+SCALE = "scale"  # the baseline's, at the targets
 
 
 def accuracy(size: Size) -> Iterable[Row]:
@@ -32,20 +36,42 @@ def _judge(table: Table) -> Iterable[Row]:
     y, steps = table.value, tuple(h // table.step_ms for h in table.horizons_ms)
     last = _last(y)
     day = table.daytime.split(table.start_ms)[2]
-    told = {name: np.full((*y.shape, len(steps)), np.nan) for name in FORECASTERS}
+    told = {name: np.full((*y.shape, len(steps)), np.nan) for name in (*FORECASTERS, SCALE)}
     for today in np.unique(day[table.cut :]):
         rows = np.flatnonzero(day == today)
         rows = rows[(rows >= table.cut) & (rows < len(y) - max(steps))]
         if len(rows):
             _forecast(table, rows, steps, last, told)
     now = np.arange(table.cut, len(y) - max(steps))
+    scale = told.pop(SCALE)
     for name, values in told.items():
         for h, s in enumerate(steps):
             error = np.abs(values[now, :, h] - y[now + s])
             label = f"{table.name} {table.horizons_ms[h] // 60_000} min {name}"
             rmse = float(np.sqrt(np.nanmean(error**2)))
-            yield Row(label, "mean absolute error", of([float(np.nanmean(error))]),
-                      {"rmse": rmse, "rows": int((~np.isnan(error)).sum())})  # fmt: skip
+            facts: dict[str, float | int | str] = {
+                "rmse": rmse, "rows": int((~np.isnan(error)).sum())
+            }  # fmt: skip
+            if name == FORECASTER:
+                mine = (values[now, :, h] - y[now + s]) / scale[now, :, h]
+                facts |= {f"within {level:.0%}": _covered(mine, s, level) for level in LEVELS}
+            yield Row(label, "mean absolute error", of([float(np.nanmean(error))]), facts)
+
+
+def _covered(error: npt.NDArray[np.float64], ahead: int, level: float) -> float:
+    """Share of the truths of all sensors within intervals that adapt to the errors [T, n], in
+    scales, as they become known; the first day sets them."""
+    day = min(len(error) // 4, 288)
+    width = conformal.initial(error[:day], level)
+    inside = known = 0
+    issued = np.tile(width, (ahead, 1))
+    for t in range(day, len(error)):
+        then, issued[t % ahead] = issued[t % ahead].copy(), width
+        seen = ~np.isnan(error[t])
+        inside += int((np.abs(error[t]) <= then)[seen].sum())
+        known += int(seen.sum())
+        conformal.adapt(width, error[t], level)
+    return round(inside / max(1, known), 3)
 
 
 def _forecast(
@@ -62,14 +88,14 @@ def _forecast(
     start, y, known = table.start_ms[part], table.value[part], begin - since
     usual = baseline.fit(start[:known], y[:known], table.step_ms, table.kind, table.daytime)
     mean, scale = usual.over(start, table.daytime)
-    z = (y - mean) / scale
-    clipped = np.clip(z[:known], -features.CLIP, features.CLIP)
-    x, taught = features.over(z), features.over(clipped)
+    x = features.over((y - mean) / scale)
+    past = Past.of(y[:known], mean[:known], scale[:known])
     now = rows - since
     ahead, width = (np.stack([t[now + s] for s in steps], axis=2) for t in (mean, scale))
+    told[SCALE][rows] = width
     situation = Situation(last[rows], x[now], ahead, width)
     for name, forecaster in FORECASTERS.items():
-        weights = forecaster.fit(clipped, taught, steps, 0)
+        weights = forecaster.fit(past, steps, 0)
         told[name][rows] = forecaster.predict(weights, situation)
 
 

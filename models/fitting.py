@@ -19,10 +19,10 @@ from citybrain.models.baseline import MIN_VISITS
 from citybrain.models.block import Array, Arrays, pack
 from citybrain.models.daytime import Daytime
 from citybrain.models.fit import FitHead, digest
-from citybrain.models.forecast import FORECASTERS, Situation, conformal, features
+from citybrain.models.forecast import FORECASTERS, Past, conformal
 from citybrain.stats import Effective
 
-FORECASTER = "network"
+FORECASTER = "blend"
 SEED = 20260301
 PART_SENSORS = 128
 """Sensors of one part of a model: about 250 kB."""
@@ -123,12 +123,11 @@ def _fit(history: Rows, city: City, kind: Kind, until_ms: int) -> list[bytes]:
     z = (history.value - mean) / scale
     horizons = tuple(h for h in kind.horizons_ms if h % step == 0)
     forecaster = FORECASTERS[FORECASTER]
-    clipped = np.clip(z, -features.CLIP, features.CLIP)
-    x = features.over(clipped)
-    weights = forecaster.fit(clipped, x, tuple(h // step for h in horizons), SEED)
+    past, steps = Past.of(history.value, mean, scale), tuple(h // step for h in horizons)
+    weights = forecaster.fit(past, steps, SEED)
     arrays: Arrays = usual.arrays() | {k: v.astype(np.float32) for k, v in weights.items()}
     arrays["ceiling"] = _ceiling(z[-14 * DAY // step :], step).astype(np.float32)
-    arrays["width"] = _widths(z, x, horizons, step, weights).astype(np.float32)
+    arrays["width"] = _widths(past, steps, weights).astype(np.float32)
     head = {
         "kind": kind.name,
         "step_ms": step,
@@ -162,16 +161,11 @@ def _ceiling(z: Array, step_ms: int) -> Array:
     return np.asarray(np.maximum(ceiling, cusum.floor))
 
 
-def _widths(z: Array, x: Array, horizons: tuple[int, ...], step_ms: int, weights: Arrays) -> Array:
+def _widths(past: Past, steps: tuple[int, ...], weights: Arrays) -> Array:
     """Half-widths [n, H] in scales, from the errors on the training interval."""
-    rows, n = z.shape
-    at = np.arange(0, rows, max(1, rows // 2000))
-    shape = (len(at), n, len(horizons))
-    now = Situation(z[at], x[at], np.zeros(shape), np.ones(shape))
-    ahead = FORECASTERS[FORECASTER].predict(weights, now)
-    widths = np.zeros((n, len(horizons)))
-    for h, horizon in enumerate(horizons):
-        target = at + horizon // step_ms
-        there = target < rows
-        widths[:, h] = conformal.initial(z[target[there]] - ahead[there, :, h])
+    now, truth = past.look_back(steps)
+    errors = (truth - FORECASTERS[FORECASTER].predict(weights, now)) / now.scale
+    widths = np.zeros(errors.shape[1:])
+    for h in range(len(steps)):
+        widths[:, h] = conformal.initial(errors[:, :, h])
     return widths

@@ -15,7 +15,7 @@ _RATE = 0.05
 _LEAST, _MOST = 0.05, 50.0
 
 
-def initial(error: Array) -> Array:
+def initial(error: Array, coverage: float = COVERAGE) -> Array:
     """Half-widths [n] from errors in scales [T, n] of the training interval (NaN: missing).
 
     A sensor without any gets that of a normal distribution.
@@ -23,12 +23,12 @@ def initial(error: Array) -> Array:
     known = (~np.isnan(error)).any(axis=0)
     width = np.full(error.shape[1], 1.645)
     if known.any():
-        width[known] = np.nanquantile(np.abs(error[:, known]), COVERAGE, axis=0)
+        width[known] = np.nanquantile(np.abs(error[:, known]), coverage, axis=0)
     return np.asarray(np.clip(width, _LEAST, _MOST))
 
 
-def adapt(width: Array, error: Array) -> None:
+def adapt(width: Array, error: Array, coverage: float = COVERAGE) -> None:
     """Move half-widths [n] after errors in scales [n] (NaN: no truth), in place."""
     out = np.abs(error) > width
-    move = np.exp(_RATE * np.where(out, COVERAGE, COVERAGE - 1.0))
+    move = np.exp(_RATE * np.where(out, coverage, coverage - 1.0))
     width[:] = np.where(np.isnan(error), width, np.clip(width * move, _LEAST, _MOST))

@@ -1,7 +1,7 @@
 """As it usually is at that time: the yardstick of long horizons."""
 
 from citybrain.models.block import Array, Arrays
-from citybrain.models.forecast.base import Situation
+from citybrain.models.forecast.base import Past, Situation
 
 
 class HistoricalAverage:
@@ -9,7 +9,7 @@ class HistoricalAverage:
 
     name = "historical_average"
 
-    def fit(self, z: Array, x: Array, steps: tuple[int, ...], seed: int) -> Arrays:
+    def fit(self, past: Past, steps: tuple[int, ...], seed: int) -> Arrays:
         """There is nothing to learn: the baseline has."""
         return {}
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from citybrain.models.block import Array, Arrays
-from citybrain.models.forecast.base import Situation
+from citybrain.models.forecast.base import Past, Situation
 from citybrain.models.forecast.ridge import Ridge, issues
 
 _COMPONENTS = 10
@@ -24,9 +24,10 @@ class Network(Ridge):
 
     name = "network"
 
-    def fit(self, z: Array, x: Array, steps: tuple[int, ...], seed: int) -> Arrays:
+    def fit(self, past: Past, steps: tuple[int, ...], seed: int) -> Arrays:
         """As in `Forecaster`; plain ridge where there are fewer than four sensors."""
-        fitted = super().fit(z, x, steps, seed)
+        fitted = super().fit(past, steps, seed)
+        z, x = past.z, past.x
         n = z.shape[1]
         count = min(_COMPONENTS, n // 2)
         fitted["components"] = np.zeros((n, count))

@@ -3,7 +3,7 @@
 import numpy as np
 
 from citybrain.models.block import Array, Arrays
-from citybrain.models.forecast.base import Situation
+from citybrain.models.forecast.base import Past, Situation
 
 
 class Persistence:
@@ -11,7 +11,7 @@ class Persistence:
 
     name = "persistence"
 
-    def fit(self, z: Array, x: Array, steps: tuple[int, ...], seed: int) -> Arrays:
+    def fit(self, past: Past, steps: tuple[int, ...], seed: int) -> Arrays:
         """There is nothing to learn."""
         return {}
 

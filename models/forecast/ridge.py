@@ -7,7 +7,7 @@ windows would pull, so that a sensor with little history borrows from its neighb
 import numpy as np
 
 from citybrain.models.block import Array, Arrays
-from citybrain.models.forecast.base import Situation
+from citybrain.models.forecast.base import Past, Situation
 
 _PRIOR_ROWS = 200.0
 _PENALTY = 1e-3
@@ -19,9 +19,9 @@ class Ridge:
 
     name = "ridge"
 
-    def fit(self, z: Array, x: Array, steps: tuple[int, ...], seed: int) -> Arrays:
+    def fit(self, past: Past, steps: tuple[int, ...], seed: int) -> Arrays:
         """As in `Forecaster`; closed form, no random choice."""
-        return {"weights": solve(x, z, steps)}
+        return {"weights": solve(past.x, past.z, steps)}
 
     def predict(self, weights: Arrays, now: Situation) -> Array:
         """As in `Forecaster`."""

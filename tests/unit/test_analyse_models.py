@@ -93,7 +93,7 @@ def test_a_road_that_stops_flowing_is_found_within_three_windows_and_ends(outs: 
     assert raised.expected == pytest.approx(2 * (40 + 30 * np.sin(2 * np.pi * 8 / 24)), rel=0.15)
     assert raised.params["direction"] == "down"
     assert raised.score >= raised.threshold == 1.5
-    assert raised.model == f"network@{fit.digest(PARTS)}"
+    assert raised.model == f"blend@{fit.digest(PARTS)}"
     assert MONDAY + 10 * HOUR < cleared.at_ms <= MONDAY + 12 * HOUR
 
 
@@ -160,7 +160,7 @@ def test_a_model_that_does_not_come_in_time_is_said_to_be_overdue_and_used_when_
         (tuesday, tuesday + HOUR, fit.digest(PARTS))
     ]
     since = {f.head.model: f.head.issued_ms for f in reversed(forecast_of(outs))}
-    assert since[f"network@{late[0].digest}"] == MONDAY + 18 * HOUR + STEP
+    assert since[f"blend@{late[0].digest}"] == MONDAY + 18 * HOUR + STEP
     assert played(records) == outs
 
 

@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 
 from citybrain.fits import Score
-from citybrain.models.forecast import FORECASTERS, Situation, conformal, features, scoreboard
+from citybrain.models.forecast import (
+    FORECASTERS,
+    Past,
+    Situation,
+    conformal,
+    features,
+    scoreboard,
+)
+from citybrain.models.forecast.network import Network
 
 STEPS = (1, 3, 12)
 T, N = 2000, 6
@@ -18,6 +26,10 @@ def residuals(seed: int = 0) -> np.ndarray:  # type: ignore[type-arg]  # tests
         common[t] = 0.98 * common[t - 1] + random.normal(0, 0.15)
         own[t] = 0.9 * own[t - 1] + random.normal(0, 0.25, N)
     return np.clip(common[:, None] + own, -features.CLIP, features.CLIP)
+
+
+def past(z: np.ndarray) -> Past:  # type: ignore[type-arg]  # tests
+    return Past.of(z, np.zeros_like(z), np.ones_like(z))
 
 
 def situation(z: np.ndarray, at: slice) -> Situation:  # type: ignore[type-arg]  # tests
@@ -34,7 +46,7 @@ def name(request: pytest.FixtureRequest) -> str:
 def test_a_forecast_has_a_number_for_each_sensor_and_horizon(name: str) -> None:
     z = residuals()
     z[100:200, 2] = np.nan
-    weights = FORECASTERS[name].fit(z, features.over(z), STEPS, 1)
+    weights = FORECASTERS[name].fit(past(z), STEPS, 1)
     assert all(len(array) == N for array in weights.values())
     now = situation(np.nan_to_num(z), slice(500, 501))
     one = Situation(now.last[0], now.features[0], now.mean[0], now.scale[0])
@@ -46,7 +58,7 @@ def test_a_forecast_has_a_number_for_each_sensor_and_horizon(name: str) -> None:
 
 def test_the_same_history_teaches_the_same(name: str) -> None:
     z = residuals()
-    first, second = (FORECASTERS[name].fit(z, features.over(z), STEPS, 1) for _ in range(2))
+    first, second = (FORECASTERS[name].fit(past(z), STEPS, 1) for _ in range(2))
     assert first.keys() == second.keys()
     assert all(np.array_equal(first[key], second[key]) for key in first)
 
@@ -54,7 +66,7 @@ def test_the_same_history_teaches_the_same(name: str) -> None:
 @pytest.mark.parametrize("rows", [0, 1, 5])
 def test_next_to_no_history_is_no_crash(name: str, rows: int) -> None:
     z = residuals()[:rows]
-    weights = FORECASTERS[name].fit(z, features.over(z), STEPS, 1)
+    weights = FORECASTERS[name].fit(past(z), STEPS, 1)
     ahead = FORECASTERS[name].predict(weights, situation(residuals(), slice(0, 3)))
     assert np.isfinite(ahead).all()
 
@@ -62,16 +74,16 @@ def test_next_to_no_history_is_no_crash(name: str, rows: int) -> None:
 def test_a_sensor_that_never_spoke_spoils_nobody_else(name: str) -> None:
     z = residuals()
     z[:, 3] = np.nan
-    weights = FORECASTERS[name].fit(z, features.over(z), STEPS, 1)
+    weights = FORECASTERS[name].fit(past(z), STEPS, 1)
     assert all(np.isfinite(array).all() for array in weights.values())
 
 
-@pytest.mark.parametrize("mine", ["ridge", "network"])
+@pytest.mark.parametrize("mine", ["ridge", "network", "blend"])
 def test_what_learns_beats_both_yardsticks_on_days_it_has_not_seen(mine: str) -> None:
     train, test = residuals(0), residuals(1)
     errors = {}
     for name, forecaster in FORECASTERS.items():
-        weights = forecaster.fit(train, features.over(train), STEPS, 1)
+        weights = forecaster.fit(past(train), STEPS, 1)
         ahead = forecaster.predict(weights, situation(test, slice(0, T - 12)))
         errors[name] = [
             np.abs(ahead[:, :, h] - test[step : T - 12 + step]).mean()
@@ -79,6 +91,22 @@ def test_what_learns_beats_both_yardsticks_on_days_it_has_not_seen(mine: str) ->
         ]
     for other in ("persistence", "historical_average"):
         assert (np.array(errors[mine]) < np.array(errors[other])).all()
+
+
+def test_what_drifts_for_weeks_is_forecast_no_worse_than_by_the_last_value() -> None:
+    """A walk without a usual level: the baseline says nothing, and what is now says nearly all."""
+    random = np.random.default_rng(4)
+    walk = np.cumsum(random.normal(0, 1, (4000, N)), axis=0) + 200
+    level, wide = np.full_like(walk, walk.mean()), np.full_like(walk, walk.std() / 2)
+    train, test = slice(0, 3000), slice(3000, 4000)
+    blend = FORECASTERS["blend"]
+    weights = blend.fit(Past.of(walk[train], level[train], wide[train]), STEPS, 1)
+    now, truth = Past.of(walk[test], level[test], wide[test]).look_back(STEPS)
+    mine = np.nanmean(np.abs(blend.predict(weights, now) - truth), axis=(0, 1))
+    last = np.nanmean(np.abs(now.last[..., None] - truth), axis=(0, 1))
+    assert (mine <= 1.02 * last).all()
+    plain = np.nanmean(np.abs(Network().predict(weights, now) - truth), axis=(0, 1))
+    assert (mine < plain).all()
 
 
 def test_features_over_a_history_are_those_of_going_through_it_step_by_step() -> None:
