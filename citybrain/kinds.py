@@ -283,3 +283,6 @@ KINDS: dict[str, Kind] = {
         _station("noise_level", "噪声", "Noise level", "dB(A)", 0.0, 160.0, 2**-7),
     )
 }
+
+FLOW = ("vehicle_speed", "occupancy")
+"""Kinds that say how a link flows."""

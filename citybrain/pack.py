@@ -16,7 +16,7 @@ import msgspec
 from citybrain import emergency_file, signals_file
 from citybrain.city import Calendar, City, Link, Sensor, find
 from citybrain.errors import TOML_ERRORS, PackError
-from citybrain.kinds import KINDS, Kind
+from citybrain.kinds import FLOW, KINDS, Kind
 from citybrain.rules import Rule, ancestors, inconsistency
 
 _T = TypeVar("_T")
@@ -93,6 +93,7 @@ def load(name: str) -> City:
                 " roads.geojson"
             )
     junctions, control = signals_file.read(folder / "signals.toml")
+    _check_writers(folder / "sensors.csv", sensors)
     used = {kind for sensor in sensors.values() for kind in sensor.kinds}
     days = _toml(folder / "calendar.toml", _CalendarFile)
     return City(
@@ -166,6 +167,21 @@ def _sensors(path: Path, top: _CityFile, kinds: Mapping[str, Kind]) -> dict[str,
 
 _NEEDED = frozenset({"sensor", "kinds", "zone", "shard", "gateway", "lon", "lat"})
 """Columns of sensors.csv; link and name may be left out."""
+
+
+def _check_writers(path: Path, sensors: Mapping[str, Sensor]) -> None:
+    """A link's state has one writer: the shard of its sensors."""
+    first: dict[str, Sensor] = {}
+    for sensor in sensors.values():
+        if not sensor.link or not set(FLOW) & set(sensor.kinds):
+            continue
+        other = first.setdefault(sensor.link, sensor)
+        if other.shard != sensor.shard:
+            raise PackError(
+                f"{path}: link {sensor.link!r}: {other.id} is in shard {other.shard!r} and"
+                f" {sensor.id} in {sensor.shard!r}; all sensors of a link that measure"
+                f" {' or '.join(FLOW)} belong in one shard"
+            )
 
 
 def _rows(path: Path, file: Iterable[str]) -> Iterator[dict[str, Any]]:

@@ -14,13 +14,17 @@ Rules of a stage, kept by every implementation:
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One record of a log. `topic` is the short name of the topic table; times are UTC ms."""
+    """One record of a log. `topic` is the short name of the topic table; times are UTC ms.
+
+    entry: what `value` says, where the process that wrote it hands it on itself (a replay);
+    then nobody has to decode it again.
+    """
 
     topic: str
     partition: int
@@ -29,13 +33,15 @@ class Record:
     value: bytes
     key: bytes | None = None
     headers: tuple[tuple[str, bytes], ...] = ()
+    entry: object = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Out:
     """A record to be written. With `partition` None the key decides.
 
-    value: b"" deletes what a compacted topic has under the key.
+    value: b"" deletes what a compacted topic has under the key. entry: what it says, as in
+    `Record`.
     """
 
     topic: str
@@ -43,6 +49,7 @@ class Out:
     key: bytes | None = None
     partition: int | None = None
     headers: tuple[tuple[str, bytes], ...] = ()
+    entry: object = field(default=None, compare=False, repr=False)
 
 
 class Stage(Protocol):

@@ -6,8 +6,9 @@ classes and the sensor's own mean as long as it has few visits. Residuals are cl
 learning, so that an incident of last week is not expected this week.
 """
 
+import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -38,17 +39,36 @@ class Expected:
 
 @dataclass(frozen=True, slots=True)
 class Baseline:
-    """Tables [2, slots, n] of mean, scale and visits, for windows of `step_ms`."""
+    """Tables [2, slots, n] of mean, scale and visits, for windows of `step_ms`.
+
+    seen [slots, n]: visits of both day classes together.
+    """
 
     step_ms: int
     mean: Array
     scale: Array
     visits: Array
+    seen: Array = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "seen", self.visits.sum(axis=0))
 
     def at(self, start_ms: int, daytime: Daytime) -> Expected:
         """What is usual for the window that starts at `start_ms`: O(sensors)."""
-        mean, scale = self.over(np.array([start_ms], dtype=np.int64), daytime)
-        return Expected(mean[0], scale[0])
+        slots = self.mean.shape[1]
+        group, part = daytime.place(start_ms)
+        place = (part + self.step_ms / 2) * slots / DAY - 0.5
+        low = math.floor(place)
+        share = place - low
+        a, b = low % slots, (low + 1) % slots
+        mean, scale = (
+            table[group, a].astype(np.float64) * (1 - share)
+            + table[group, b].astype(np.float64) * share
+            for table in (self.mean, self.scale)
+        )
+        cold = np.minimum(self.seen[a], self.seen[b]) < MIN_VISITS - _ALMOST
+        mean[cold] = scale[cold] = np.nan
+        return Expected(mean, scale)
 
     def over(self, start_ms: npt.NDArray[np.int64], daytime: Daytime) -> tuple[Floats, Floats]:
         """Mean and scale [T, n] for many windows; linear between the middles of slots."""
@@ -60,8 +80,7 @@ class Baseline:
         a, b = low % slots, (low + 1) % slots
         mean = self.mean[group, a] * (1 - share) + self.mean[group, b] * share
         scale = self.scale[group, a] * (1 - share) + self.scale[group, b] * share
-        seen = self.visits.sum(axis=0)
-        cold = np.minimum(seen[a], seen[b]) < MIN_VISITS - _ALMOST
+        cold = np.minimum(self.seen[a], self.seen[b]) < MIN_VISITS - _ALMOST
         return np.where(cold, np.nan, mean), np.where(cold, np.nan, scale)
 
     def arrays(self) -> Arrays:
@@ -76,7 +95,7 @@ class Baseline:
     def of(arrays: Arrays, step_ms: int) -> "Baseline":
         """The baseline whose `arrays` these are."""
         mean, scale, visits = (
-            np.ascontiguousarray(np.moveaxis(arrays[name].astype(np.float64), 0, 2))
+            np.ascontiguousarray(np.moveaxis(arrays[name], 0, 2))
             for name in ("mean", "scale", "visits")
         )
         return Baseline(step_ms, mean, scale, visits)

@@ -42,6 +42,11 @@ class Daytime:
         classes = np.array([self._class(int(d)) for d in days], dtype=np.int64)
         return classes[which], local % DAY, day
 
+    def place(self, at_ms: int) -> tuple[int, int]:
+        """Day class and ms since local midnight of one instant, as `split` gives them."""
+        local = at_ms + self._offset(at_ms // _QUARTER)
+        return self._class(local // DAY), local % DAY
+
     def midnight(self, at_ms: int) -> int:
         """UTC ms of the last local midnight at or before `at_ms`."""
         moment = datetime.fromtimestamp(at_ms / 1000, self._zone)

@@ -52,6 +52,10 @@ class Transitions:
     reason: tuple[str, ...]
 
 
+_NONE = np.zeros(0, dtype=np.int64)
+_NOTHING = Transitions(_NONE, _NONE, _NONE, _NONE, ())
+
+
 def fresh(n: int) -> Arrays:
     """State of `n` places without an episode."""
     return {
@@ -75,8 +79,10 @@ def step(
     active, onset, calm = state["active"], state["onset_ms"], state["calm"]
     known = ~np.isnan(s)
     state["known_ms"][known] = end_ms
-    over = known & (s >= raise_at)
-    low = known & (s < clear_at)
+    over = s >= raise_at  # NaN is not
+    if not over.any() and onset.max(initial=-1) < 0:
+        return _NOTHING  # and nothing is active: what is active has an onset
+    low = s < clear_at
 
     onset[over & (onset < 0)] = start_ms
     onset[(low | parked) & ~active] = -1

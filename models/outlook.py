@@ -125,8 +125,9 @@ class Outlook:
         ]
         if not due or model.head.horizons_ms != self.horizons_ms:
             return []
-        targets = np.array([issued_ms + h for h in self.horizons_ms], dtype=np.int64)
-        mean, scale = (table.T for table in model.baseline.over(targets, self._daytime))
+        usual = [model.baseline.at(issued_ms + h, self._daytime) for h in self.horizons_ms]
+        mean = np.stack([expected.mean for expected in usual], axis=1)
+        scale = np.stack([expected.scale for expected in usual], axis=1)
         now = Situation(self._now["last"], features.read(self._now), mean, scale)
         own = FORECASTERS[model.head.forecaster].predict(model.weights, now)
         congested = np.abs(now.features[:, 1]) >= _CONGESTED

@@ -45,6 +45,8 @@ class Watch:
         result = episodes.step(
             self._episodes, self.detector.limits, scored.score, seen.start_ms, seen.end_ms, parked
         )
+        if not (len(result.raised) or len(result.updated) or len(result.cleared)):
+            return []
         verdicts = []
         for state, rows in (
             ("cleared", result.cleared), ("raised", result.raised), ("updated", result.updated)

@@ -1,6 +1,6 @@
 """The analyse stage: windows in, findings, forecasts and link states out. One shard.
 
-* Each window is taken once, at revision 0. Later revisions, backfilled windows and repeats
+* Each window is taken once, whole, at revision 0. Later revisions, backfilled windows and repeats
   are counted and passed over: they are history's business.
 * A finding's at_ms is the end of the window that decided it, or the first millisecond after
   what progress has already promised. Progress is promised when the rollup stage says that its
@@ -17,28 +17,23 @@ import msgspec
 import numpy as np
 
 from citybrain import emergency, findings, stats
-from citybrain.changes import rules_version
 from citybrain.city import City
 from citybrain.columns import Rosters
 from citybrain.emergency import LinksSeen
 from citybrain.errors import InvalidInput
 from citybrain.findings import DeadLetter, Progress
-from citybrain.kinds import HOUR, Kind
-from citybrain.models import detectors
+from citybrain.kinds import FLOW, HOUR
 from citybrain.models.block import Array, pack, unpack
-from citybrain.models.congestion import Flow
 from citybrain.models.daytime import Daytime
-from citybrain.models.detectors.base import Axis
-from citybrain.models.links import Links
 from citybrain.models.outlook import Outlook
 from citybrain.models.schedule import Day, day_of
 from citybrain.models.seen import Seen
 from citybrain.models.series import Records, Series
-from citybrain.models.watch import Verdict, Watch
-from citybrain.rules import Rule, adjusted
 from citybrain.stage import Out, Record
 from citybrain.stats import Effective, Passed, Rules, Stats, StatsHead
-from citybrain.streams import wording
+from citybrain.streams import places, wording
+from citybrain.streams.parts import Parts
+from citybrain.streams.watches import LINKS, Found, Names, Watches
 
 VERSION = 1
 
@@ -56,13 +51,6 @@ class _Core(msgspec.Struct):
     overdue: dict[str, int] = {}
 
 
-class _Names(msgspec.Struct, frozen=True):
-    """Head of an array block: whose rows these are."""
-
-    names: tuple[str, ...]
-    version: int = VERSION
-
-
 class Analyse:
     """See the rules at the top. Stage of one partition; the pack says whose it is."""
 
@@ -75,7 +63,7 @@ class Analyse:
         self._core = _Core()
         daytime = Daytime(city.zone_info, city.calendar)
         self._series = {
-            kind.name: Series(kind, _axis(city, city.roster(self.shard, kind.name), daytime))
+            kind.name: Series(kind, places.axis(city, city.roster(self.shard, kind.name), daytime))
             for kind in city.kinds.values()
         }
         self._outlooks = {
@@ -83,19 +71,22 @@ class Analyse:
             for name, series in self._series.items()
             if series.axis.names and series.kind.horizons_ms
         }
-        self._links = _links(city, self._series, daytime)
-        self._watches: dict[tuple[str, str], Watch] = {}
-        self._rule_up()
+        self._links = places.links(city, self._series, daytime)
+        self._watches = Watches(city, self._series, self._links)
+        self._watches.adjust({})
+        self._parts = Parts()
         self._dirty: set[str] = set()
 
     def apply(self, record: Record) -> Sequence[Out]:
         """Take a record of the stats log. A damaged one goes to the dead letter."""
         try:
-            entry = stats.decode(record.value, self._rosters)
+            entry = record.entry
+            if not isinstance(entry, Stats):
+                entry = stats.decode(record.value, self._rosters)
             shard = entry.head.shard if isinstance(entry, Stats) else entry.shard
             if shard != self.shard:
                 raise InvalidInput("shard", f"shard: {shard!r}, partition is of {self.shard!r}")
-            return self._take(entry)
+            return self._take(entry, record)
         except InvalidInput as error:
             self._count("dead_lettered")
             return [self._dead_letter(record, error)]
@@ -108,52 +99,54 @@ class Analyse:
         """Windows taken or passed over (repeats, revisions), findings, forecasts, models."""
         return dict(self._core.counts)
 
-    def _take(self, entry: stats.Decoded) -> list[Out]:
+    def _take(self, entry: stats.Decoded, record: Record) -> list[Out]:
         match entry:
             case Stats():
-                return self._window(entry)
+                return self._message(entry, record.value)
             case Effective():
                 self._model(entry)
                 return []
             case Rules():
                 self._core.settings |= entry.settings
-                before = self._watches.keys()
-                self._rule_up()
-                # What a rule that is on again begins with is nothing, also after a crash.
-                changed = before ^ self._watches.keys()
-                self._dirty |= {f"watch/{rule}/{kind}" for rule, kind in changed}
+                self._watches.change(self._core.settings)
                 return []
             case Passed():
                 return self._progress(entry.through_ms)
 
-    def _window(self, message: Stats) -> list[Out]:
+    def _message(self, message: Stats, value: bytes) -> list[Out]:
         head = message.head
-        series = self._series.get(head.kind)
-        if series is None:
+        if head.kind not in self._series:
             raise InvalidInput("kind", f"kind: {head.kind!r} is not one of {list(self._series)}")
-        key = f"{head.kind}/{head.window_ms}"
         if head.revision or head.backfill:
             self._count("revisions")
             return []
+        key = f"{head.kind}/{head.window_ms}"
         if head.start_ms <= self._core.last_ms.get(key, -1):
             self._count("repeats")
             return []
-        self._core.last_ms[key] = head.start_ms
-        self._count("windows")
+        outs: list[Out] = []
+        for window in self._parts.take(message, value):
+            self._core.last_ms[key] = window.head.start_ms
+            self._count("windows")
+            outs += self._window(window)
+        return outs
+
+    def _window(self, message: Stats) -> list[Out]:
+        head = message.head
+        series = self._series[head.kind]
         analysed = head.window_ms == series.kind.analysed_ms
-        if analysed and series.switch(head.start_ms):
-            self._switched(series)
-        late = self._overdue(series, head) if analysed else []
+        said: list[Out] = []
+        if analysed:
+            if series.switch(head.start_ms):
+                self._switched(series)
+            said += self._overdue(series, head)
         seen = series.with_usual(series.lay_out(message, self._parked(series.axis.names)))
-        outs: list[tuple[str, Seen, list[Verdict]]] = []
-        for (rule, kind), watch in self._watches.items():
-            if kind == head.kind and watch.detector.takes(head.window_ms):
-                outs.append((rule, seen, watch.take(seen)))
-                self._dirty.add(f"watch/{rule}/{kind}")
-        said = late + (self._flow(seen, outs) if head.window_ms == series.kind.pane_ms else [])
+        found = list(self._watches.take(head.kind, seen))
+        if head.window_ms == series.kind.pane_ms:
+            said += self._flow(seen, found)
         if analysed and head.kind in self._outlooks:
             said += self._look_ahead(seen, head, series)
-        return said + self._findings(outs, message, seen.end_ms)
+        return said + self._findings(found, message, seen.end_ms)
 
     def _look_ahead(self, seen: Seen, head: StatsHead, series: Series) -> list[Out]:
         outlook, model = self._outlooks[head.kind], series.model
@@ -193,15 +186,12 @@ class Analyse:
             return
         if name in self._outlooks:
             self._outlooks[name].adopt(model)
-        for (rule, kind), watch in self._watches.items():
-            if kind == name:
-                watch.prime(model)
-                self._dirty.add(f"watch/{rule}/{kind}")
+        self._watches.prime(name, model)
 
-    def _flow(self, seen: Seen, found: list[tuple[str, Seen, list[Verdict]]]) -> list[Out]:
+    def _flow(self, seen: Seen, found: list[Found]) -> list[Out]:
         """Link states, and the rules on them, after a window of speed or occupancy."""
         links = self._links
-        if links is None or seen.kind.name not in ("vehicle_speed", "occupancy"):
+        if links is None or seen.kind.name not in FLOW:
             return []
         links.take(seen)
         self._dirty.add("links")
@@ -209,10 +199,7 @@ class Analyse:
             return []
         ratios = links.ratios()
         on_links = replace(seen, value=ratios, parked=np.zeros(len(ratios), dtype=bool))
-        for (rule, kind), watch in self._watches.items():
-            if kind == LINKS and watch.detector.takes(seen.window_ms):
-                found.append((rule, on_links, watch.take(on_links)))
-                self._dirty.add(f"watch/{rule}/{kind}")
+        found += self._watches.take(LINKS, on_links)
         states = [
             wording.link_state(said, seen.end_ms, links.holds_ms, self._city.generated)
             for said in links.say(seen.end_ms)
@@ -223,17 +210,15 @@ class Analyse:
             outs.append(Out("emergency", told, str(self._partition).encode(), 0))
         return outs
 
-    def _findings(
-        self, found: list[tuple[str, Seen, list[Verdict]]], message: Stats, end_ms: int
-    ) -> list[Out]:
+    def _findings(self, found: list[Found], message: Stats, end_ms: int) -> list[Out]:
         at_ms = max(end_ms, self._core.through_ms + 1)
         said = [
             wording.finding(
-                self._city, self._rules[rule], seen, verdict, message.head, at_ms,
-                self._series[seen.kind.name].model, self._pack,
+                self._city, one.rule, one.seen, verdict, message.head, at_ms,
+                self._series[one.seen.kind.name].model, self._watches.pack,
             )
-            for rule, seen, verdicts in found
-            for verdict in verdicts
+            for one in found
+            for verdict in one.verdicts
         ]  # fmt: skip
         if said:
             self._core.clock_ms = max(self._core.clock_ms, at_ms)
@@ -265,32 +250,6 @@ class Analyse:
             return np.zeros(len(names), dtype=bool)
         return np.array([bool(settings.get(f"maintenance.{name}")) for name in names], dtype=bool)
 
-    def _rule_up(self) -> None:
-        """Make the watches of the rules as they stand now; what lasts goes on."""
-        self._rules = adjusted(self._city.rules, self._core.settings)
-        self._pack = rules_version(self._city.version, self._core.settings)
-        before, self._watches = self._watches, {}
-        for rule in self._rules.values():
-            if not rule.enabled:
-                continue
-            if rule.detector == "congestion":
-                if self._links:
-                    kind = self._series[self._links.kinds[0]].kind
-                    self._watch(rule, kind, LINKS, self._links.axis, before)
-                continue
-            for name, series in self._series.items():
-                if not rule.kinds or name in rule.kinds:
-                    self._watch(rule, series.kind, name, series.axis, before)
-
-    def _watch(
-        self, rule: Rule, kind: Kind, name: str, axis: Axis, before: dict[tuple[str, str], Watch]
-    ) -> None:
-        detector = detectors.create(rule, kind, axis) if axis.names else None
-        if detector is not None:
-            watch = self._watches[rule.name, name] = Watch(detector)
-            if (rule.name, name) in before:
-                watch.adopt(before[rule.name, name])
-
     def _count(self, what: str, by: int = 1) -> None:
         self._core.counts[what] = self._core.counts.get(what, 0) + by
 
@@ -308,23 +267,22 @@ class Analyse:
         return Out("dead-letter", findings.encode(letter), key=letter.id.encode())
 
     def changed(self) -> Mapping[str, bytes]:
-        """Blocks: `core`, `links`, `model/<kind>`, `watch/<rule>/<kind>`, `outlook/<kind>/…`."""
-        blocks = {"core": msgspec.msgpack.encode(self._core)}
+        """Blocks: `core`, `links`, `model/<kind>`, `outlook/<kind>/…`, and those of the watches
+        and of windows that are not whole."""
+        found = {"core": msgspec.msgpack.encode(self._core)}
         for name in sorted(self._dirty):
             part, _, rest = name.partition("/")
             if part == "model":
-                blocks[name] = msgspec.msgpack.encode(self._series[rest].records())
-            elif part == "watch":
-                rule, _, kind = rest.rpartition("/")
-                watch = self._watches.get((rule, kind))
-                blocks[name] = pack(_Names(watch.detector.names), watch.arrays()) if watch else b""
+                found[name] = msgspec.msgpack.encode(self._series[rest].records())
             elif self._links:
-                blocks[name] = pack(_Names(self._links.axis.names), self._links.state)
+                found[name] = pack(Names(self._links.axis.names), self._links.state)
         self._dirty.clear()
+        found |= self._watches.changed()
+        found |= self._parts.changed()
         for kind, outlook in self._outlooks.items():
             for name, block in outlook.changed().items():
-                blocks[f"outlook/{kind}/{name}"] = block
-        return blocks
+                found[f"outlook/{kind}/{name}"] = block
+        return found
 
     def restore(self, blocks: Mapping[str, bytes]) -> None:
         """As in `Stage`. Blocks of rules or kinds that the pack no longer has are left."""
@@ -334,56 +292,24 @@ class Analyse:
             except msgspec.MsgspecError as error:
                 raise InvalidInput("format", f"analyse state: core: {error}") from error
             _check(self._core.version)
-        self._rule_up()
+        self._watches.adjust(self._core.settings)
         for name, value in blocks.items():
             part, _, rest = name.partition("/")
-            rule, _, kind = rest.rpartition("/")
+            kind, _, block = rest.partition("/")
             if part == "model" and rest in self._series:
                 self._series[rest].recall(msgspec.msgpack.decode(value, type=Records))
-            elif part == "watch" and (rule, kind) in self._watches:
-                head, arrays = unpack(value, _Names)
-                _check(head.version)
-                self._watches[rule, kind].restore(arrays, head.names)
-            elif part == "outlook" and rest.partition("/")[0] in self._outlooks:
-                kind, _, block = rest.partition("/")
+            elif part == "watch":
+                self._watches.restore(name, value)
+            elif part == "part" and kind in self._series:
+                self._parts.restore(name, value, self._rosters)
+            elif part == "outlook" and kind in self._outlooks:
                 self._outlooks[kind].restore(block, value)
             elif part == "links" and self._links:
-                head, arrays = unpack(value, _Names)
+                head, arrays = unpack(value, Names)
                 _check(head.version)
                 self._links.restore(arrays, head.names)
-
-
-LINKS = "links"
-"""Stands for the kind of the rules on links."""
 
 
 def _check(version: int) -> None:
     if version != VERSION:
         raise InvalidInput("version", f"analyse state: {version} is not {VERSION}")
-
-
-def _axis(city: City, names: tuple[str, ...], daytime: Daytime) -> Axis:
-    gateways = tuple(dict.fromkeys(city.sensors[name].gateway for name in names))
-    which = [gateways.index(city.sensors[name].gateway) for name in names]
-    return Axis(names, gateways, np.array(which, dtype=np.int64), daytime)
-
-
-def _links(city: City, series: Mapping[str, Series], daytime: Daytime) -> Links | None:
-    """The links that sensors of this shard stand on; None if there are none."""
-    link_of: dict[str, list[str]] = {
-        kind: [city.sensors[name].link for name in series[kind].axis.names]
-        for kind in ("vehicle_speed", "occupancy")
-        if kind in series and series[kind].axis.names
-    }
-    names = tuple(dict.fromkeys(link for links in link_of.values() for link in links if link))
-    if not names:
-        return None
-    place = {name: i for i, name in enumerate(names)}
-    index = {
-        kind: np.array([place.get(link, -1) for link in links], dtype=np.int64)
-        for kind, links in link_of.items()
-    }
-    free = np.array([city.links[name].speed_kmh for name in names])
-    pane = max(series[kind].kind.pane_ms for kind in index)
-    axis = Axis(names, (), np.zeros(0, dtype=np.int64), daytime)
-    return Links(axis, Flow(len(names), free, index), pane, tuple(index))

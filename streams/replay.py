@@ -13,7 +13,6 @@ from collections.abc import Iterable, Iterator
 from citybrain import batch, stats
 from citybrain.batch import Batch, Heartbeat
 from citybrain.city import City
-from citybrain.columns import Rosters
 from citybrain.models.refit import Refits
 from citybrain.stage import Out, Record, Stage
 from citybrain.streams.stages import STAGES
@@ -30,7 +29,6 @@ class Engine:
         self._offsets: dict[tuple[str, int], int] = {}
         self._queue: deque[Record] = deque()
         self._refits = Refits(city)
-        self._rosters = Rosters()
 
     def feed(self, entries: Iterable[Batch | Heartbeat]) -> Iterator[Record]:
         """Every record that is written because of the entries, in the order of writing; those
@@ -44,7 +42,8 @@ class Engine:
             shard, sent, value = entry.head.shard, entry.head.sent_ms, batch.encode(entry)
         else:
             shard, sent, value = entry.shard, entry.sent_ms, batch.encode_control(entry)
-        return self._record(Out("readings", value, partition=self._city.shards[shard]), sent)
+        out = Out("readings", value, partition=self._city.shards[shard], entry=entry)
+        return self._record(out, sent)
 
     def put(self, record: Record) -> Iterator[Record]:
         """Let the stages work on a record until nothing is left to do."""
@@ -76,9 +75,8 @@ class Engine:
 
     def _fit(self, out: Out, at_ms: int) -> None:
         """A model that is due stands in the log right behind the window that made it so."""
-        window = stats.decode(out.value, self._rosters)
-        if isinstance(window, stats.Stats):
-            for model in self._refits.take(window):
+        if isinstance(out.entry, stats.Stats):
+            for model in self._refits.take(out.entry):
                 value = stats.encode_control(model)
                 self._queue.append(
                     self._record(Out("stats", value, partition=out.partition), at_ms)
@@ -94,4 +92,6 @@ class Engine:
         partition = out.partition or 0
         offset = self._offsets.get((out.topic, partition), 0)
         self._offsets[out.topic, partition] = offset + 1
-        return Record(out.topic, partition, offset, at_ms, out.value, out.key, out.headers)
+        return Record(
+            out.topic, partition, offset, at_ms, out.value, out.key, out.headers, out.entry
+        )  # fmt: skip

@@ -78,7 +78,11 @@ class Rollup:
         """Take one record of the readings log."""
         self._out = []
         try:
-            entry = readings.decode(record.value, self._rosters)
+            entry = (
+                record.entry
+                if isinstance(record.entry, Batch | Heartbeat)
+                else readings.decode(record.value, self._rosters)
+            )
         except InvalidInput as error:
             self._refuse(record, record.value, error.reason, str(error), _claimed(record))
         else:
@@ -210,7 +214,7 @@ class Rollup:
     def _tell(self, told: Iterable[stats.Stats]) -> None:
         for one in told:
             self._told["revisions" if one.head.revision else "windows"] += 1
-            self._emit("stats", stats.encode(one))
+            self._emit("stats", stats.encode(one), one)
 
     def _account(self, record: Record, at_once: bool) -> None:
         state = self._state
@@ -232,8 +236,8 @@ class Rollup:
             self._state.counts[fate] += number
             self._state.account_due = True
 
-    def _emit(self, topic: str, value: bytes) -> None:
-        self._out.append(Out(topic, value, self.shard.encode(), self.partition))
+    def _emit(self, topic: str, value: bytes, entry: object = None) -> None:
+        self._out.append(Out(topic, value, self.shard.encode(), self.partition, entry=entry))
 
     def _backfill(self, value: bytes, count: int) -> None:
         if count:

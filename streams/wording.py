@@ -121,7 +121,7 @@ def forecast(issue: Issue, head: StatsHead, roster: Roster, model: Model, genera
         lower=issue.lower[known],
         upper=issue.upper[known],
     )
-    return Out("forecasts", forecasts.encode(record), key=head.shard.encode())
+    return Out("forecasts", forecasts.encode(record), key=head.shard.encode(), entry=record)
 
 
 def demotion(change: Change, head: StatsHead, at_ms: int, model: Model) -> Out:

@@ -107,14 +107,15 @@ class ReplayFiles:
         if record.value[:1] == b"{" and table in ("stats", "forecasts"):
             return
         if table == "stats":
-            got = stats.decode(record.value, self._rosters)
+            got = record.entry or stats.decode(record.value, self._rosters)
             assert isinstance(got, stats.Stats)
             held = self._stats.setdefault(got.head.kind, [])
             held.append((got, record.timestamp_ms))
             if len(held) >= _MESSAGES:
                 self._flush_stats(got.head.kind)
         elif table == "forecasts":
-            said = forecasts.decode(record.value, self._rosters)
+            said = record.entry or forecasts.decode(record.value, self._rosters)
+            assert isinstance(said, forecasts.Forecast)
             ahead = self._forecasts.setdefault(said.head.kind, [])
             ahead.append((said, record.timestamp_ms))
             if len(ahead) >= _MESSAGES:

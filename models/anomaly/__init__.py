@@ -37,3 +37,7 @@ DETECTORS: dict[str, Callable[[int], AnomalyDetector]] = {
     "mean": MeanShift,
 }
 """Name -> detector for windows of so many milliseconds."""
+
+DEFAULT = "mean"
+"""Of half an hour of hardly any traffic, or of slow traffic, it finds half as much again as
+`cusum` at the same number of false alarms (`python -m benchmarks anomalies`)."""

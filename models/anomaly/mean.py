@@ -22,7 +22,8 @@ class MeanShift:
         return {"mean": np.zeros(n), "quantile": np.full(n, self._floor)}
 
     def prime(self, state: Arrays, ceiling: Array) -> None:
-        """A sum's quantile says nothing of a mean's: it is learnt here alone."""
+        """A sum's quantile says nothing of a mean's: it is learnt here alone. (Going on from
+        what means had reached in the past found fewer events.)"""
 
     def step(self, state: Arrays, z: Array) -> Array:
         """As in `AnomalyDetector`."""

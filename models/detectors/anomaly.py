@@ -4,7 +4,7 @@ import numpy as np
 
 from citybrain.errors import PackError
 from citybrain.kinds import MINUTE, Kind
-from citybrain.models.anomaly import DETECTORS
+from citybrain.models.anomaly import DEFAULT, DETECTORS
 from citybrain.models.block import Arrays
 from citybrain.models.detectors.base import Axis, Detector, Scored, limits, stale_ms, window_of
 from citybrain.models.fit import Model
@@ -15,12 +15,12 @@ from citybrain.rules import Rule
 class Anomaly:
     """Scores are multiples of what the sensor reaches on ordinary days.
 
-    settings of the rule: `model` (a name of `models.anomaly`, default cusum), `direction`
-    (`up`, `down` or `both`), `quiet_s` (refractory time, default 900).
+    settings of the rule: `model` (a name of `models.anomaly`, whose default is used without),
+    `direction` (`up`, `down` or `both`), `quiet_s` (refractory time, default 900).
     """
 
     def __init__(self, rule: Rule, axis: Axis, window_ms: int) -> None:
-        name = str(rule.settings.get("model", "cusum"))
+        name = str(rule.settings.get("model", DEFAULT))
         self._direction = str(rule.settings.get("direction", "both"))
         if name not in DETECTORS or self._direction not in ("up", "down", "both"):
             raise PackError(

@@ -49,6 +49,22 @@ def test_a_city_that_does_not_exist_is_answered_with_those_that_do(tmp_path: Pat
         load(str(tmp_path / "nowhere"))
 
 
+def test_a_link_whose_sensors_are_in_two_shards_is_refused_naming_both(pack: Path) -> None:
+    path = pack / "sensors.csv"
+    rows = [line.split(",") for line in path.read_text("utf-8").splitlines()]
+    shards = sorted({row[3] for row in rows[1:]})
+    links: dict[str, list[str]] = {}
+    for row in rows[1:]:
+        if row[7] and "occupancy" in row[1]:
+            if row[7] in links:
+                row[3] = next(shard for shard in shards if shard != row[3])
+                break
+            links[row[7]] = row
+    path.write_text("\n".join(map(",".join, rows)) + "\n", "utf-8")
+    with pytest.raises(PackError, match=rf"link '{row[7]}': {links[row[7]][0]} is in shard"):
+        load(str(pack))
+
+
 def _cell(file: str, line: int, column: int, value: str) -> Callable[[Path], object]:
     def damage(pack: Path) -> None:
         rows = (pack / file).read_text("utf-8").splitlines()
