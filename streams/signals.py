@@ -30,8 +30,9 @@ VERSION = 1
 PLAN_MS = 10_000
 """How long a plan is valid: with the arbiter's patience, this is how late the local plan takes
 over when nobody decides any more."""
-PRIORITY_MS = 3_000
-"""How long a plan for a vehicle with priority is valid; it is told anew with each tick."""
+PRIORITY_MS, RELEASE_MS = 8_000, 1_000
+"""How long a plan for a vehicle with priority is valid (it is told anew with each tick), and the
+last one, which wants what the controller wants: so nobody waits for the others to run out."""
 AGAIN_MS = 4_000
 """A plan that stays the same is told again after so long."""
 TICK_MS = 1_000
@@ -48,6 +49,7 @@ class Head(msgspec.Struct, kw_only=True):
     alerts: dict[str, Alert]
     counts: dict[str, int]
     asked: list[Asked] = []
+    held: list[str] = []
 
 
 class Signals:
@@ -63,6 +65,7 @@ class Signals:
             junction.id: Responder(junction, city.signal_control, zones)
             for junction in city.signals.values()
         }
+        self._held: set[str] = set()
         self._preempts = {name: Preempt(site.junction) for name, site in self._sites.items()}
         self._alerts: dict[str, Alert] = {}
         self._effects: dict[str, Effects] = dict.fromkeys(self._sites, Effects())
@@ -102,7 +105,7 @@ class Signals:
         """The head, and every junction that a record has changed."""
         head = Head(
             at_ms=self._at_ms, told=self._told, alerts=self._alerts, counts=dict(self._counts),
-            asked=kept(self._preempts.values()),
+            asked=kept(self._preempts.values()), held=sorted(self._held),
         )  # fmt: skip
         blocks = {f"site/{name}": self._sites[name].pack() for name in sorted(self._dirty)}
         self._dirty.clear()
@@ -122,6 +125,7 @@ class Signals:
         self._at_ms, self._told = head.at_ms, head.told
         self._counts = Counter(head.counts)
         self._alerts = head.alerts
+        self._held = set(head.held)
         for asked in head.asked:
             if asked.request.junction in self._preempts:
                 self._preempts[asked.request.junction].asked[asked.request.id] = asked
@@ -215,8 +219,12 @@ class Signals:
             first, told = self._preempts[name].decide(at_ms, site)
             outs += self._statuses(told)
             if first is not None:
-                # Told anew each second and short: it ends when the vehicle has passed.
+                self._held.add(name)
                 outs.append(self._plan(name, at_ms, first, [], "emergency", PRIORITY_MS))
+            elif name in self._held:
+                self._held.remove(name)
+                if decision is not None:
+                    outs.append(self._plan(name, at_ms, decision, [], "emergency", RELEASE_MS))
             if decision is None:
                 self._counts["left to the local plan"] += 1
                 continue

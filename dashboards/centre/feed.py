@@ -21,6 +21,7 @@ from citybrain.commands import Answers
 from citybrain.dashboards.centre.alert_view import AlertView
 from citybrain.dashboards.centre.metrics import CentreMetrics
 from citybrain.dashboards.centre.state import CityState
+from citybrain.emergency import Incident, Order, ResponderState
 from citybrain.errors import JSON_ERRORS, BrokerError, InvalidInput
 from citybrain.findings import CommandResult, LinkState
 from citybrain.fits import decoder as fits_decoder
@@ -42,7 +43,7 @@ ANSWER_S = 5.0
 
 READ = (
     "accounts", "models", "packs", "alerts", "link-states", "findings", "forecasts", "stats",
-    "command-results", "detector-states", "signal-plans",
+    "command-results", "detector-states", "signal-plans", "incidents", "dispatches", "responders",
 )  # fmt: skip
 WHOLE = {name for name in READ if TOPICS[name].compact} - {"link-states"}
 """Read from their beginning. A road's state expires in minutes: those of hours ago say nothing."""
@@ -190,6 +191,10 @@ class Feed:
             if short == "alerts" and key is not None:
                 state.drop_alert(key.decode("utf-8", "replace"))
                 self._alerts.drop(key.decode("utf-8", "replace"))
+            elif short == "incidents" and key is not None:
+                state.emergency.drop_incident(key.decode("utf-8", "replace"))
+            elif short == "dispatches" and key is not None:
+                state.emergency.drop_order(key.decode("utf-8", "replace"))
             return
         match short:
             case "stats":
@@ -216,6 +221,12 @@ class Feed:
                 entry = signal_log.decode(value)
                 if isinstance(entry, signal_log.Report):
                     state.signals.take_report(entry)
+            case "incidents":
+                state.emergency.take_incident(_decode(value, Incident))
+            case "dispatches":
+                state.emergency.take_order(_decode(value, Order))
+            case "responders":
+                state.emergency.take_responder(_decode(value, ResponderState))
             case "signal-plans":
                 state.signals.take_plan(_decode(value, Plan))
             case "models":

@@ -14,6 +14,7 @@ from citybrain.accounts import Account
 from citybrain.alerts import Alert
 from citybrain.changes import Settings
 from citybrain.city import City
+from citybrain.dashboards.centre.emergency_view import EmergencyState, EmergencyView
 from citybrain.dashboards.centre.frames import Floats, Frame, Frames
 from citybrain.dashboards.centre.signals_view import SignalsState, SignalsView
 from citybrain.findings import Entry, Finding, LinkState, Progress
@@ -86,6 +87,7 @@ class Changes(msgspec.Struct, frozen=True, kw_only=True):
     alerts: list[Alert] = []
     gone: list[str] = []
     signals: SignalsView | None = None
+    emergency: EmergencyView | None = None
 
 
 class CityState:
@@ -112,6 +114,7 @@ class CityState:
         self._new_alerts: dict[str, Alert] = {}
         self._gone: list[str] = []
         self.signals = SignalsState(city)
+        self.emergency = EmergencyState()
 
     def take_stats(self, record: Decoded) -> None:
         """A closed window, or the word that a shard's watermark passed."""
@@ -196,8 +199,10 @@ class CityState:
 
     def changes(self, now_ms: int) -> Changes | None:
         """What happened since the last call, None if nothing did."""
-        signals = self.signals.changes()
-        news = (self._new_windows, self._new_links, self._new_alerts, self._gone, signals)
+        signals, emergency = self.signals.changes(), self.emergency.changes()
+        news = (
+            self._new_windows, self._new_links, self._new_alerts, self._gone, signals, emergency
+        )  # fmt: skip
         if not any(news):
             return None
         changes = Changes(
@@ -212,6 +217,7 @@ class CityState:
             alerts=list(self._new_alerts.values()),
             gone=list(self._gone),
             signals=signals,
+            emergency=emergency,
         )
         self._new_windows.clear()
         self._new_links.clear()
@@ -236,6 +242,7 @@ class CityState:
             links=list(self._links.values()),
             alerts=list(self._alerts.values()),
             signals=self.signals.snapshot(),
+            emergency=self.emergency.snapshot(),
         )
 
     def figures(self, now_ms: int) -> Figures:

@@ -1,4 +1,5 @@
 // What the map is drawn with: grounds, layers, marks.
+import { STATUS_COLOURS } from "/app/emergency.js";
 import { SOURCE_COLOURS } from "/app/signals.js";
 import { NUMERALS, SEVERITY } from "/app/symbols.js";
 
@@ -28,6 +29,8 @@ export function layers(look, colours) {
       paint: { "line-color": look.casing, "line-width": ["interpolate", ["exponential", 1.6], ["zoom"], 11, 1.6, 14, 4, 17, 13], "line-offset": offset } },
     { id: "roads", type: "line", source: "roads", layout: line,
       paint: { "line-color": colour, "line-width": size(1.5), "line-offset": offset } },
+    { id: "ways", type: "line", source: "ways", layout: line,
+      paint: { "line-color": STATUS_COLOURS.sent, "line-width": ["interpolate", ["exponential", 1.6], ["zoom"], 11, 2, 14, 4, 17, 9], "line-offset": offset, "line-dasharray": [1.5, 1.2] } },
     { id: "names", type: "symbol", source: "roads", minzoom: 13.6,
       filter: [">", ["get", "length_m"], 60],
       layout: { "symbol-placement": "line", "text-field": ["get", "name"], "text-size": 12, "text-font": font, "symbol-spacing": 420, "text-padding": 12, "text-max-angle": 30 },
@@ -45,6 +48,11 @@ export function layers(look, colours) {
     { id: "chosen-point", type: "circle", source: "chosen",
       filter: ["==", ["geometry-type"], "Point"],
       paint: { "circle-radius": 19, "circle-color": "rgba(0,0,0,0)", "circle-stroke-color": look.chosen, "circle-stroke-width": 2.5 } },
+    { id: "responders", type: "circle", source: "responders",
+      paint: { "circle-radius": ["interpolate", ["linear"], ["zoom"], 12, 4, 16, 8], "circle-color": ["match", ["get", "status"], ...Object.entries(STATUS_COLOURS).flat(), look.edge], "circle-stroke-color": look.ink, "circle-stroke-width": 2 } },
+    { id: "responder-names", type: "symbol", source: "responders", minzoom: 13.5,
+      layout: { "text-field": ["get", "label"], "text-size": 12, "text-font": font, "text-offset": [0, 1.2], "text-anchor": "top", "text-optional": true },
+      paint: { "text-color": look.ink, "text-halo-color": look.halo, "text-halo-width": 2.2 } },
     { id: "alerts", type: "symbol", source: "alerts",
       layout: { "icon-image": ["concat", "severity-", ["get", "severity"]], "icon-allow-overlap": true, "icon-ignore-placement": true, "symbol-sort-key": ["-", 0, ["get", "severity"]] },
       paint: { "icon-opacity": ["case", ["get", "acknowledged"], 0.62, 1] } },

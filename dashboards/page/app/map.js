@@ -1,5 +1,6 @@
 // The city's own road network, coloured by live state; stations and alerts on it.
 import { h } from "/app/dom.js";
+import { EmergencyList, responders, ways } from "/app/emergency.js";
 import { FONTS, LOOK, drawMark, drawPill, layers } from "/app/map-look.js";
 import { boundsOf, middle, zonePlaces } from "/app/places.js";
 import { PALETTES, ROAD_STATES, UNKNOWN, icon } from "/app/symbols.js";
@@ -15,7 +16,9 @@ export async function showMap(node, store, prefs) {
   const box = h("div", { class: "map-box" });
   const tools = h("div", { class: "map-tools" });
   const legend = h("div", { class: "legend" });
-  node.append(box, tools, legend);
+  const emergency = h("section", { class: "emergency", hidden: true, "aria-live": "polite" });
+  node.append(box, tools, legend, emergency);
+  new EmergencyList(emergency, store);
   const view = new MapView(box, tools, legend, store, prefs);
   view.words();
   try {
@@ -99,6 +102,8 @@ class MapView {
         detectors: { ...empty },
         stations: { ...empty },
         junctions: { ...empty },
+        ways: { ...empty },
+        responders: { ...empty },
         alerts: { ...empty },
         chosen: { ...empty },
       },
@@ -204,6 +209,8 @@ class MapView {
     this.set("stations", stations);
     this.set("detectors", detectors);
     this.set("junctions", features(store));
+    this.set("ways", ways(store, this.links));
+    this.set("responders", responders(store));
     this.set("alerts", [...store.alerts.values()].filter((a) => a.active && !a.suppressed_by && a.shelved_until_ms <= now)
       .map((alert) => ({ alert, at: this.placeOf(alert) }))
       .filter(({ at }) => at)

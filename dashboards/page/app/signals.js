@@ -67,6 +67,17 @@ export function junctionMain(store, id) {
   ].filter(Boolean);
 }
 
+/** Mean time from an order to the scene, of dispatches that arrived in both runs. */
+function response(live, twin) {
+  const common = Object.keys(live.responses ?? {}).filter((order) => order in (twin?.responses ?? {}));
+  if (!common.length) return null;
+  const mean = (run) => common.reduce((sum, order) => sum + run.responses[order], 0) / common.length;
+  const change = (mean(live) - mean(twin)) / mean(twin);
+  return h("tr", null, h("th", { scope: "row", text: t("signals.response") }),
+    h("td", { text: `${number(mean(live))} s` }), h("td", { text: `${number(mean(twin))} s` }),
+    h("td", { class: Math.abs(change) < 0.02 ? "" : change < 0 ? "good" : "bad", text: `${change > 0 ? "+" : ""}${number(change * 100)}%` }));
+}
+
 /** The city's signals beside the twin under its local plans; nothing where nobody measures. */
 export function comparison(store) {
   const live = store.measured.get("live");
@@ -87,6 +98,6 @@ export function comparison(store) {
     h("table", null,
       h("thead", null, h("tr", null, h("th", { text: "" }), h("th", { scope: "col", text: t("signals.live") }),
         h("th", { scope: "col", text: t("signals.twin") }), h("th", { scope: "col", text: t("signals.difference") }))),
-      h("tbody", null, ROWS.map(row))),
+      h("tbody", null, [...ROWS.map(row), response(live, twin)])),
     h("p", { class: "sub", text: t("signals.comparison.why", { n: number(live.window_s / 60, 0) }) }))];
 }

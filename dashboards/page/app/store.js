@@ -10,6 +10,9 @@ export class Store extends EventTarget {
     this.alerts = new Map();
     this.values = new Map(); // sensor -> {kind: {value, seen, expected, start_ms, window_ms}}
     this.junctions = new Map();
+    this.incidents = new Map();
+    this.orders = new Map();
+    this.responders = new Map();
     this.measured = new Map(); // live, twin -> what that run costs people
     this.figures = null;
     this.ready = false;
@@ -28,6 +31,9 @@ export class Store extends EventTarget {
     this.links.clear();
     this.alerts.clear();
     this.values.clear();
+    this.incidents.clear();
+    this.orders.clear();
+    this.responders.clear();
     this.apply(state);
     this.tell("snapshot");
   }
@@ -56,6 +62,14 @@ export class Store extends EventTarget {
     for (const window of change.windows) this.takeWindow(window);
     for (const one of change.signals?.junctions ?? []) this.junctions.set(one.junction, one);
     for (const one of change.signals?.measured ?? []) this.measured.set(one.run, one);
+    const emergency = change.emergency;
+    for (const one of emergency?.incidents ?? []) this.incidents.set(one.id, one);
+    for (const one of emergency?.orders ?? []) this.orders.set(one.id, one);
+    for (const one of emergency?.responders ?? []) this.responders.set(one.id, one);
+    for (const id of emergency?.gone ?? []) {
+      for (const order of this.incidents.get(id)?.orders ?? []) this.orders.delete(order);
+      this.incidents.delete(id);
+    }
     this.boundAlerts();
   }
 
