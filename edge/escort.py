@@ -22,6 +22,9 @@ from citybrain.signal_log import PriorityRequest
 from citybrain.signals import Junction
 
 POSITION_EVERY_S, POSITION_AGE_S = 2, 2
+TURNOUT_S = 30
+"""From the order to the first metre (NFPA 1710 allows a crew 60 to 80 s): greens are asked for
+from the order on."""
 TYPE = "citybrain-emergency"
 
 
@@ -67,8 +70,11 @@ class Escort:
         if now_s % POSITION_EVERY_S == 0:
             running = set(self._sumo.vehicle.getIDList())
             for trip in self._trips:
-                if trip.name in running or trip.name in self._asked:
-                    asked = self._ask(trip, now_s) if trip.name in running else {}
+                waits = trip.second - TURNOUT_S <= now_s <= trip.second
+                if waits or trip.name in running or trip.name in self._asked:
+                    asked: dict[str, PriorityRequest] = {}
+                    if waits or trip.name in running:
+                        asked = self._ask(trip, now_s)
                     self._due.append((now_s + POSITION_AGE_S, asked, trip.name))
         while self._due and self._due[0][0] <= now_s:
             _, asked, name = self._due.pop(0)
@@ -95,6 +101,12 @@ class Escort:
 
     def _ask(self, trip: Trip, now_s: int) -> dict[str, PriorityRequest]:
         vehicle = self._sumo.vehicle
+        asker = Asker(trip.name, trip.name, 1)
+        if trip.second >= now_s:
+            return requests(
+                asker, trip.route, self._signals, self._roads, 0.0, now_s * 1000,
+                trip.second * 1000,
+            )  # fmt: skip
         index = vehicle.getRouteIndex(trip.name)
         if index < 0:
             return {}
@@ -104,9 +116,7 @@ class Escort:
         if len(route) < 2:
             return {}
         pos_m = 0.0 if inside else vehicle.getLanePosition(trip.name)
-        return requests(
-            Asker(trip.name, trip.name, 1), route, self._signals, self._roads, pos_m, now_s * 1000
-        )
+        return requests(asker, route, self._signals, self._roads, pos_m, now_s * 1000)
 
     def _tell(self, now_ms: int, asked: dict[str, PriorityRequest], name: str) -> None:
         from msgspec.structs import replace

@@ -64,9 +64,16 @@ class Asker:
 
 
 def requests(
-    asker: Asker, route: Sequence[str], signals: Signals, roads: Roads, pos_m: float, now_ms: int
+    asker: Asker,
+    route: Sequence[str],
+    signals: Signals,
+    roads: Roads,
+    pos_m: float,
+    now_ms: int,
+    sets_out_ms: int = 0,
 ) -> dict[str, PriorityRequest]:
-    """Id -> what a vehicle on the way asks now, `pos_m` along the first link of its route.
+    """Id -> what a vehicle on the way asks now, `pos_m` along the first link of its route; one
+    that has its order and has not set out yet does so at `sets_out_ms`.
 
     Arrivals are at free speed: the earliest that can be, since what stands in the way is the
     junction's to clear.
@@ -78,7 +85,7 @@ def requests(
     for link in links[1:]:
         ends.append(ends[-1] + float(roads.free_s[link]))
     for crossing in signals.along(route):
-        eta_ms = now_ms + round(ends[crossing.number] * 1000)
+        eta_ms = max(now_ms, sets_out_ms) + round(ends[crossing.number] * 1000)
         if eta_ms - now_ms > ASK_MS:
             break
         name = f"{asker.mission}@{crossing.junction}:{crossing.link}"

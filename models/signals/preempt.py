@@ -30,7 +30,7 @@ START_S = 2.0
 """Until the first of a queue moves."""
 HEADWAY_S = 2.0
 """Between two that leave a lane."""
-MARGIN_S = 4.0
+MARGIN_S = 6.0
 """The queue's end has to be on its way when the vehicle comes up to it at full speed."""
 LONGEST_MS = 180_000
 """So long a vehicle may hold a junction; then something is wrong with it, or with us."""
