@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 TWO := -n 2 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help setup system up test test-fast test-long check faults soak bench lock clean
+.PHONY: help setup system up test test-fast test-long check faults soak bench bench-peers lock clean
 
 help: ## Show these targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -59,12 +59,18 @@ soak: setup ## The engine at work for HOURS=2: memory, files, topics and lag mus
 bench: setup ## Figures, as JSON and a table
 	$(BIN)/python -m benchmarks
 
+bench-peers: setup ## The same work in Bytewax and Quix Streams, in an environment of their own
+	$(BIN)/uv venv --quiet --allow-existing --python $(BIN)/python .venv-peers
+	$(BIN)/uv pip sync --quiet --python .venv-peers/bin/python --require-hashes requirements/peers.lock
+	$(BIN)/python -m benchmarks peers
+
 lock: $(VENV)/bin/uv ## Resolve the lock files anew
 	$(BIN)/uv pip compile --quiet --upgrade requirements/uv.in --generate-hashes --no-emit-index-url --no-emit-find-links --universal --python-version 3.11 -o requirements/uv.lock
 	$(BIN)/uv pip compile --quiet --upgrade pyproject.toml --all-extras --group dev --generate-hashes --no-emit-index-url --no-emit-find-links --universal --python-version 3.11 -o requirements/all.lock
 	$(BIN)/uv pip compile --quiet --upgrade requirements/node.in --generate-hashes --no-emit-index-url --no-emit-find-links --universal --python-version 3.11 -o requirements/node.lock
+	$(BIN)/uv pip compile --quiet --upgrade requirements/peers.in --generate-hashes --no-emit-index-url --no-emit-find-links --universal --python-version 3.11 -o requirements/peers.lock
 	$(BIN)/uv pip compile --quiet --upgrade requirements/build.in --generate-hashes --no-emit-index-url --no-emit-find-links --universal --python-version 3.11 -c requirements/all.lock -o requirements/build.lock
 	$(BIN)/uv pip compile --quiet --upgrade pyproject.toml --extra edge --extra engine --extra centre --generate-hashes --no-emit-index-url --no-emit-find-links --universal --python-version 3.11 -c requirements/all.lock -o requirements/image.lock
 
 clean: ## Remove what make made
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis dist build
+	rm -rf $(VENV) .venv-peers .pytest_cache .mypy_cache .ruff_cache .hypothesis dist build

@@ -26,12 +26,24 @@ class Spread:
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the result. unit: what the figure counts. facts: what it was measured on."""
+    """One line of the result. unit: what the figure counts. facts: what it was measured on.
+
+    goal: what the median should reach, or stay below where `at_most`.
+    """
 
     name: str
     unit: str
     value: Spread
     facts: dict[str, float | int | str] = field(default_factory=dict)
+    goal: float | None = None
+    at_most: bool = False
+
+    @property
+    def met(self) -> bool | None:
+        """Whether the goal is met; None without one."""
+        if self.goal is None:
+            return None
+        return self.value.median <= self.goal if self.at_most else self.value.median >= self.goal
 
 
 Benchmark = Callable[[Size], Iterable[Row]]
@@ -68,14 +80,20 @@ def machine() -> dict[str, str | int]:
 def show(rows: list[Row], as_json: bool) -> None:
     """JSON, or a table, on stdout."""
     if as_json:
-        json.dump({"machine": machine(), "rows": [asdict(row) for row in rows]}, sys.stdout)
+        told = [asdict(row) | {"met": row.met} for row in rows]
+        json.dump({"machine": machine(), "rows": told}, sys.stdout)
         print()
         return
     print(" ".join(f"{key}={value}" for key, value in machine().items()))
+    print(f"{'':<44} {'median':>9} {'unit':<22} {'goal':>9}")
     for row in rows:
         value = row.value
-        line = f"{row.name:<34} {_short(value.median):>9} {row.unit:<22}"
-        print(f"{line} ({_short(value.low)} to {_short(value.high)}, {value.runs} runs)")
+        wanted = "" if row.goal is None else ("<= " if row.at_most else ">= ") + _short(row.goal)
+        met = {None: "", True: "met", False: "NOT MET"}[row.met]
+        print(
+            f"{row.name:<44} {_short(value.median):>9} {row.unit:<22} {wanted:>9} {met:<7}"
+            f" ({_short(value.low)} to {_short(value.high)}, {value.runs} runs)"
+        )
         if row.facts:
             print("    " + ", ".join(f"{key} {_short(fact)}" for key, fact in row.facts.items()))
 

@@ -117,48 +117,65 @@ def decode(
     with _refusing():
         reader = pa.ipc.open_stream(pa.py_buffer(value))
         schema = reader.schema
-        names = schema.names
     head = _head(schema, head_type, readable)
     with _refusing():
         batch = reader.read_next_batch()
         batch.validate()
-    if len(set(names)) != len(names):
-        raise InvalidInput("columns", f"a column stands twice in {names}")
-    place = {name: i for i, name in enumerate(names)}
+    place = _places(schema, tuple(types.items()))
     data: dict[str, Array] = {}
-    for name, dtype in types.items():
-        if name not in place:
-            raise InvalidInput("columns", f"column {name!r} is missing, have {names}")
+    for name in types:
         column = batch.column(place[name])
-        if column.null_count or column.type != _arrow_type(dtype):
-            raise InvalidInput(
-                "columns",
-                f"column {name!r} is {column.type} with {column.null_count} nulls,"
-                f" expected {np.dtype(dtype)} without",
-            )
+        if column.null_count:
+            raise InvalidInput("columns", f"column {name!r} has {column.null_count} nulls")
         data[name] = column.to_numpy(zero_copy_only=False)
-    sensor = batch.column(place["sensor"]) if "sensor" in place else None
-    if sensor is None or not isinstance(sensor, pa.DictionaryArray):
-        raise InvalidInput("columns", f"column 'sensor' must be a dictionary, have {names}")
-    if sensor.null_count or sensor.type.index_type != _INT32:
-        raise InvalidInput("columns", "column 'sensor' must have int32 codes without nulls")
-    if sensor.dictionary.type != _UTF8 or sensor.dictionary.null_count:
-        raise InvalidInput("columns", "column 'sensor' must name sensors as text without nulls")
+    sensor = batch.column(place["sensor"])
+    names = sensor.dictionary
+    if sensor.null_count or names.null_count:
+        raise InvalidInput("columns", "column 'sensor' must name sensors, without nulls")
     with _refusing():
-        roster = rosters.of(sensor.dictionary)
+        roster = rosters.of(names)
     codes = sensor.indices.to_numpy(zero_copy_only=False)
     # As unsigned numbers, negative codes are beyond every dictionary.
-    if len(codes) and codes.view(np.uint32).max() >= len(roster.names):
+    if len(codes) and np.maximum.reduce(codes.view(np.uint32)) >= len(roster.names):
         raise InvalidInput("format", "column 'sensor' has codes beyond its dictionary")
     return head, Columns(roster, codes, data)
 
 
-_INT32, _UTF8 = pa.int32(), pa.utf8()
+_Types = tuple[tuple[str, Any], ...]
+_SENSOR = pa.dictionary(pa.int32(), pa.utf8())
 
 
 @cache
-def _arrow_type(dtype: Any) -> pa.DataType:
-    return pa.from_numpy_dtype(dtype)
+def _plain(types: _Types) -> tuple[pa.Schema, dict[str, int]]:
+    """What `encode` writes, and where its columns are."""
+    columns = [("sensor", _SENSOR), *((name, pa.from_numpy_dtype(dtype)) for name, dtype in types)]
+    return pa.schema(columns), {name: i for i, (name, _) in enumerate(columns)}
+
+
+def _places(schema: pa.Schema, types: _Types) -> dict[str, int]:
+    """Where the wanted columns are. Raises InvalidInput `columns`."""
+    plain, place = _plain(types)
+    if schema.equals(plain):
+        return place
+    with _refusing():
+        names = schema.names
+    if len(set(names)) != len(names):
+        raise InvalidInput("columns", f"a column stands twice in {names}")
+    place = {name: i for i, name in enumerate(names)}
+    for name, dtype in types:
+        if name not in place:
+            raise InvalidInput("columns", f"column {name!r} is missing, have {names}")
+        if schema.types[place[name]] != pa.from_numpy_dtype(dtype):
+            raise InvalidInput(
+                "columns",
+                f"column {name!r} is {schema.types[place[name]]}, expected {np.dtype(dtype)}",
+            )
+    kind = schema.types[place["sensor"]] if "sensor" in place else None
+    if kind is None or not pa.types.is_dictionary(kind):
+        raise InvalidInput("columns", f"column 'sensor' must be a dictionary, have {names}")
+    if kind.index_type != pa.int32() or kind.value_type != pa.utf8():
+        raise InvalidInput("columns", f"column 'sensor' is {kind}, expected {_SENSOR}")
+    return place
 
 
 class _refusing:

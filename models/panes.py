@@ -120,7 +120,7 @@ class Pane(Lateness):
         np.minimum(low, value, out=low)
         np.maximum(high, value, out=high)
         newer = at < time_ms
-        if newer.all():
+        if np.logical_and.reduce(newer):
             last[:], at[:], by[:] = value, time_ms, order
         else:
             same = at == time_ms

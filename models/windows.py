@@ -52,11 +52,12 @@ class Closed:
 
 @dataclass(frozen=True, slots=True)
 class Added:
-    """What became of readings: late ones of the counted, and rows that are too old."""
+    """What became of readings: late ones of the counted, rows that are too old, latest time."""
 
     counted: int
     late: int
     too_old: npt.NDArray[np.intp]
+    newest_ms: int
 
 
 _NONE = np.empty(0, np.intp)
@@ -129,8 +130,8 @@ class Windows:
         as a slice.
         """
         if not len(value):
-            return Added(0, 0, _NONE)
-        oldest = int(time_ms.min())
+            return Added(0, 0, _NONE, 0)
+        oldest, newest = int(np.minimum.reduce(time_ms)), int(np.maximum.reduce(time_ms))
         if self.closed_ms is None:
             self.begin(oldest)
         too_old = _NONE
@@ -140,12 +141,13 @@ class Windows:
             sensor, time_ms, value = numbers(sensor)[keep], time_ms[keep], value[keep]
         late, count = 0, len(value)
         square = value * value
-        cut = time_ms[1:] != time_ms[:-1]
-        if not isinstance(sensor, slice):
-            cut |= sensor[1:] != sensor[:-1] + 1
-        cuts = np.flatnonzero(cut)
-        if (len(cuts) + 1) * RUN <= count or (isinstance(sensor, slice) and not len(cuts)):
-            edges = [0, *(cuts + 1).tolist(), count]
+        edges = [0, count]
+        if oldest != newest or not isinstance(sensor, slice):
+            cut = time_ms[1:] != time_ms[:-1]
+            if not isinstance(sensor, slice):
+                cut |= sensor[1:] != sensor[:-1] + 1
+            edges[1:1] = (np.flatnonzero(cut) + 1).tolist()
+        if (len(edges) - 1) * RUN <= count or (isinstance(sensor, slice) and len(edges) == 2):
             for a, b in pairwise(edges):
                 first = sensor.start + a if isinstance(sensor, slice) else int(sensor[a])
                 at = int(time_ms[a])
@@ -160,7 +162,7 @@ class Windows:
                 for pane in self._holding(where_rows, at):
                     pane.add(where_rows, time_ms[rows], value[rows], square[rows], order)
                 late += len(where_rows) * self._is_closed(at)
-        return Added(count, late, too_old)
+        return Added(count, late, too_old, newest)
 
     def advance(self, watermark_ms: int) -> list[Closed]:
         """Close what ends before the watermark less the delay; by end, then by length.

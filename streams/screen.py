@@ -48,11 +48,12 @@ class Screened:
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """Where a roster's sensors are in the state. first: of a run of neighbours, else -1."""
+    """Where a roster's sensors are in the state. first: of a run of neighbours, else -1.
+    in_order: bytes of the codes 0, 1, 2 and so on."""
 
     number: npt.NDArray[np.intp]
     first: int
-    in_order: npt.NDArray[np.int32]
+    in_order: bytes
 
 
 class Screen:
@@ -67,8 +68,9 @@ class Screen:
         """Judge every row. latest_ms: readings after it are in the future."""
         place, count = self._place(batch.roster), len(batch)
         time_ms, value, kind = batch.time_ms, batch.value, self.kind
+        least, most = np.minimum.reduce, np.maximum.reduce
         sensor: Where
-        if place.first >= 0 and np.array_equal(batch.codes, place.in_order[:count]):
+        if place.first >= 0 and batch.codes.tobytes() == place.in_order[: 4 * count]:
             sensor = slice(place.first, place.first + count)
         else:
             sensor = place.number[batch.codes]
@@ -76,11 +78,11 @@ class Screen:
         rows = None
         # NaN compares false, so one pass over sums of extremes clears a good batch.
         if count and not (
-            (isinstance(sensor, slice) or sensor.min() >= 0)
-            and value.min() >= kind.low
-            and value.max() <= kind.high
-            and time_ms.max() <= latest_ms
-            and batch.quality.max() < BAD
+            (isinstance(sensor, slice) or least(sensor) >= 0)
+            and least(value) >= kind.low
+            and most(value) <= kind.high
+            and most(time_ms) <= latest_ms
+            and most(batch.quality) < BAD
         ):
             sensor = numbers(sensor)
             good = np.ones(count, np.bool_)
@@ -108,7 +110,8 @@ class Screen:
             number = np.array([self._number.get(name, -1) for name in roster.names], np.intp)
             run = len(number) and number[0] >= 0 and bool((np.diff(number) == 1).all())
             first = int(number[0]) if run else -1
-            place = _Place(number, first, np.arange(len(number), dtype=np.int32))
+            in_order = np.arange(len(number) if run else 0, dtype=np.int32).tobytes()
+            place = _Place(number, first, in_order)
             self._places[roster] = place
         return place
 

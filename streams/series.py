@@ -61,8 +61,7 @@ class Series:
         added = self._windows.add(rows.sensor, rows.time_ms, rows.value, order)
         state = self._state
         if added.counted:
-            newest = int(rows.time_ms.max())
-            state.newest_ms = max(newest, state.newest_ms or newest)
+            state.newest_ms = max(added.newest_ms, state.newest_ms or added.newest_ms)
             state.generated |= generated
         if added.late:
             state.late_offset, state.late_ms = record.offset, record.timestamp_ms
