@@ -252,6 +252,27 @@ def test_fast_and_scattered_ways_agree_to_the_bit() -> None:
             np.testing.assert_array_equal(getattr(a, column), getattr(b, column))
 
 
+def test_a_run_given_as_a_slice_is_counted_as_its_numbers_would_be() -> None:
+    rng = np.random.default_rng(2)
+    width = 400
+    runs, numbered = (Windows(width, (10, 20), ring_ms=40) for _ in range(2))
+    for step in range(30):
+        first, count = int(rng.integers(0, 300)), int(rng.integers(1, 100))
+        # One time, a few, or one for each; now and then too old for the ring.
+        time_ms = np.sort(rng.integers(0, (1, 3, 20)[step % 3], count)) + max(0, 5 * step - 30)
+        value = rng.integers(0, 50, count).astype(float)
+        where = slice(first, first + count)
+        one = runs.add(where, time_ms, value, step)
+        two = numbered.add(np.arange(first, first + count), time_ms, value, step)
+        assert (one.counted, one.late, one.newest_ms) == (two.counted, two.late, two.newest_ms)
+        assert one.too_old.tolist() == two.too_old.tolist()
+        told = zip(runs.advance(5 * step), numbered.advance(5 * step), strict=True)
+        told = [*told, *zip(runs.revisions(), numbered.revisions(), strict=True)]
+        for left, right in told:
+            for column in ("sensor", "seen", "late", "sum", "sumsq", "min", "max", "last"):
+                np.testing.assert_array_equal(getattr(left, column), getattr(right, column))
+
+
 def test_state_finds_its_sensors_after_the_pack_has_moved_them() -> None:
     before = Windows(3, (10,), ring_ms=100)
     before.add(np.array([0, 1, 2]), np.full(3, 5), np.array([1.0, 2.0, 3.0]), 0)
