@@ -2,7 +2,8 @@
 
 From the broker's receipt of the record that moved the watermark past a window's end, to the
 broker's receipt of the statistic, and of the alert that followed from it. Two workers run
-every stage, as `citybrain up` starts them; twenty gateways of 5,000 sensors send every second.
+every stage, as `citybrain up` starts them; twenty gateways of 5,000 sensors in ten
+shards send at every full second.
 Each ten seconds, by event time, one sensor a gateway rises above its limit, or falls back.
 """
 
@@ -37,7 +38,7 @@ advice = "check-device"
 zh = "高"
 en = "High"
 """
-SHAPE = Shape(100_000, 5_000, 4, "vehicle_count", 1_000, RULE)
+SHAPE = Shape(100_000, 5_000, 10, "vehicle_count", 1_000, RULE)
 HIGH, LOW = 950.0, 10.0
 SETTLE_S = 20
 """Until the first windows are through."""
@@ -98,7 +99,7 @@ async def _paced(broker: LocalBroker, city: City, seconds: int) -> tuple[list[in
         gateways = SHAPE.sensors // SHAPE.a_message
         begin = loop.time() + 2
         for i, (partition, batch) in enumerate(messages(city, SHAPE.step_ms)):
-            due = begin + i / gateways
+            due = begin + i // gateways
             if due > begin + SETTLE_S + seconds:
                 break
             if not begin_ms and due > begin + SETTLE_S:

@@ -44,7 +44,7 @@ AWAY_S = 5.0
 FETCHED_BYTES = 4 << 20
 BUFFERED_FETCHES = 2
 """What waits in a worker: so many fetches, each of so many bytes a partition or one record."""
-FETCH_WAIT_MS = 100
+FETCH_WAIT_MS = 50
 BREATH_S = 0.005
 """After so long at the records of one fetch, everybody else has a turn."""
 
