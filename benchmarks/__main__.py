@@ -19,6 +19,8 @@ BENCHMARKS: dict[str, str] = {
     "workers": "benchmarks.scale:workers",
     "signals": "benchmarks.signals:tick",
     "recovery": "benchmarks.recovery:after_a_kill",
+    "analyse": "benchmarks.analysis:rate",
+    "replay": "benchmarks.parquet:replay",
     "forecasts": "benchmarks.forecasts:accuracy",
     "anomalies": "benchmarks.anomalies:events",
 }

@@ -37,13 +37,12 @@ class Engine:
             yield from self.put(self.reading(entry))
 
     def reading(self, entry: Batch | Heartbeat) -> Record:
-        """An entry as a record of the readings log."""
-        if isinstance(entry, Batch):
-            shard, sent, value = entry.head.shard, entry.head.sent_ms, batch.encode(entry)
-        else:
-            shard, sent, value = entry.shard, entry.sent_ms, batch.encode_control(entry)
-        out = Out("readings", value, partition=self._city.shards[shard], entry=entry)
-        return self._record(out, sent)
+        """An entry as the next record of the readings log."""
+        shard = entry.head.shard if isinstance(entry, Batch) else entry.shard
+        place = ("readings", self._city.shards[shard])
+        offset = self._offsets.get(place, 0)
+        self._offsets[place] = offset + 1
+        return reading(self._city, entry, offset)
 
     def put(self, record: Record) -> Iterator[Record]:
         """Let the stages work on a record until nothing is left to do."""
@@ -95,3 +94,12 @@ class Engine:
         return Record(
             out.topic, partition, offset, at_ms, out.value, out.key, out.headers, out.entry
         )  # fmt: skip
+
+
+def reading(city: City, entry: Batch | Heartbeat, offset: int) -> Record:
+    """An entry as a record of the readings log; received when its gateway says it was sent."""
+    if isinstance(entry, Batch):
+        shard, sent, value = entry.head.shard, entry.head.sent_ms, batch.encode(entry)
+    else:
+        shard, sent, value = entry.shard, entry.sent_ms, batch.encode_control(entry)
+    return Record("readings", city.shards[shard], offset, sent, value, entry=entry)
