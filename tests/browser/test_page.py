@@ -5,6 +5,7 @@ import signal
 import time
 from pathlib import Path
 
+import pytest
 from playwright.async_api import Browser, Page, expect
 
 from citybrain.findings import Place
@@ -12,6 +13,7 @@ from tests.browser import messages
 from tests.browser.conftest import DEADLINE_MS, Centre, Complaints, Live
 
 IMAGES = Path(__file__).parents[2] / "docs" / "images"
+FAINT = Path(__file__).with_name("faint.js")
 VIEW = {"width": 1280, "height": 800}
 expect.set_options(timeout=DEADLINE_MS)
 
@@ -181,6 +183,36 @@ async def test_without_webgl_the_lists_charts_and_figures_go_on(
     await page.mouse.move(300, 300)  # new rows wait while the pointer is over the list
     await live.say([_alert(9)])
     await expect(page.locator('[data-alert="noise/canal/9"]')).to_be_visible()
+
+
+@pytest.mark.parametrize("lang", ["zh-CN", "en"])
+async def test_alerts_are_in_sight_and_legible_on_every_window(
+    live: Live, centre: Centre, browser_without_webgl: Browser, complaints: Complaints, lang: str
+) -> None:
+    world = centre.data / "world" / "progress.json"
+    world.parent.mkdir()
+    world.write_text('{"from_ms": 0, "to_ms": 1000, "through_ms": 427, "finished": false}')
+    await live.say(_closing_now(live))
+    # 64 within ten minutes: a flood, some of them seen already.
+    await live.say(
+        _alert(n, opened_ms=_now() - n * 9_000, acknowledged=n % 5 == 0) for n in range(500)
+    )
+    page = await _open(browser_without_webgl, centre, complaints, lang)
+    await expect(page.locator(".list .alert")).to_have_count(100)
+    await expect(page.locator(".more")).to_contain_text("400")
+    await expect(page.locator("footer")).to_contain_text("42.7%")
+    await expect(page.locator("footer")).to_contain_text({"en": "generated", "zh-CN": "模拟"}[lang])
+    faint = FAINT.read_text()
+    for width, height in ((1600, 900), (1280, 720), (1024, 768), (800, 600), (390, 844)):
+        await page.set_viewport_size({"width": width, "height": height})
+        box = await page.locator(".list .alert").nth(1).bounding_box()
+        assert box is not None
+        assert box["y"] + box["height"] <= height, f"two alerts are in sight at {width}"
+        assert await page.evaluate("document.documentElement.scrollWidth") <= width
+        assert await page.evaluate(faint) == {}, width
+    await page.keyboard.press("t")
+    await expect(page.locator("html")).to_have_attribute("data-theme", "light")
+    assert await page.evaluate(faint) == {}
 
 
 async def test_the_keyboard_alone_is_enough(

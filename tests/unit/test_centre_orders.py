@@ -3,7 +3,7 @@
 import re
 import stat
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 import pytest
@@ -14,7 +14,7 @@ from citybrain.cli.main import build
 from citybrain.command_kinds import COMMAND_KINDS, CommandKind, WrongBody
 from citybrain.dashboards.centre.server import Centre
 from citybrain.errors import SetupError
-from citybrain.findings import CommandBase, CommandResult
+from citybrain.findings import CommandBase, CommandResult, Place
 from citybrain.people import OWNER_TOKEN, People
 
 NOW = 1_800_000_000_000
@@ -186,12 +186,14 @@ def test_every_kind_can_be_said_read_and_is_the_same_command_when_said_again(
     assert issubclass(kind.form, CommandBase)
     with pytest.raises(WrongBody):
         kind.read(b'{"no such field": 1}')
-    example = {str: "x", int: 5, float: 1.5, bool: True}
-    needed = {f.name: example.get(f.type) for f in msgspec.structs.fields(kind.form) if f.required}
-    base = set(CommandBase.__struct_fields__)
-    if any(value is None for name, value in needed.items() if name not in base):
-        return
-    body = {k: v for k, v in needed.items() if k not in base and k not in kind.fixed}
+    example: dict[Any, Any] = {str: "x", int: 5, float: 1.5, bool: True, Place: {"zone": "z"}}
+    example[float | bool] = 2.5
+    known = {*CommandBase.__struct_fields__, *kind.fixed}
+    body = {
+        f.name: example[f.type] if f.type in example else get_args(f.type)[0]
+        for f in msgspec.structs.fields(kind.form)
+        if f.required and f.name not in known
+    }
     own, facts = kind.read(msgspec.json.encode(body | {"id": "a1"}))
     first = kind.order(own, facts, "p", 1_000, 500)
     assert (first.id, first.expires_ms) == (kind.order(own, facts, "p", 9_000, 500).id, 1_500)

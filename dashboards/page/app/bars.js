@@ -59,7 +59,7 @@ export class Header {
   tick() {
     const { newest } = ages(this.store);
     const cut = this.store.status !== "open";
-    const stale = cut || newest > staleAfter(this.store.city);
+    const stale = cut || Boolean(this.store.waiting) || newest > staleAfter(this.store.city);
     const state = cut ? "reconnecting" : !this.store.ready ? "starting" : stale ? "stale" : "live";
     document.body.dataset.state = state;
     this.live.className = `live ${state}`;
