@@ -2,6 +2,7 @@
 
 import random
 from dataclasses import replace
+from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -14,6 +15,7 @@ from citybrain.accounts import Account
 from citybrain.alerts import Alert
 from citybrain.columns import Roster, Rosters
 from citybrain.dashboards.centre.frames import Frames
+from citybrain.dashboards.centre.past import past_share
 from citybrain.dashboards.centre.state import CLEARED_KEPT, CityState
 from citybrain.findings import LinkState, Place, Progress
 from citybrain.stats import Passed, Stats
@@ -216,3 +218,23 @@ def test_kinds_without_a_model_are_counted_as_not_fitted() -> None:
     models = {m.kind: m for m in CityState(CITY).figures(NOW).models}
     assert models[KIND].fitted == 0
     assert models[KIND].shards == sum(bool(CITY.roster(s, KIND)) for s in CITY.shards)
+
+
+@pytest.mark.parametrize(
+    ("said", "share"),
+    [
+        (None, None),
+        ('{"from_ms": 1000, "to_ms": 3000, "through_ms": 1500, "finished": false}', 0.25),
+        ('{"from_ms": 1000, "to_ms": 3000, "through_ms": 9000, "finished": false}', 1.0),
+        ('{"from_ms": 1000, "to_ms": 3000, "through_ms": 3000, "finished": true}', None),
+        ('{"from_ms": 0, "to_ms": 0}', None),
+        ('{"from_ms": ', None),
+    ],
+)
+def test_the_share_of_the_past_days_is_told_while_they_are_made(
+    tmp_path: Path, said: str | None, share: float | None
+) -> None:
+    (tmp_path / "world").mkdir()
+    if said is not None:
+        (tmp_path / "world" / "progress.json").write_text(said)
+    assert past_share(tmp_path) == share
