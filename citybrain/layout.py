@@ -29,7 +29,7 @@ class Layout:
 
     group[sensor, kind] indexes `groups` (-1: the sensor has no such kind), position[sensor,
     kind] is its place in that group's roster; gateway[sensor] indexes `gateways`. low, high,
-    resolution and ring_ms are by kind.
+    resolution, units and ring_ms are by kind; unit_of by its name.
     """
 
     def __init__(self, city: City) -> None:
@@ -54,6 +54,7 @@ class Layout:
             self.groups.append(Group((shard, gateway), kind, Roster(tuple(ids))))
         rows_of = list(city.kinds.values())
         self.units = tuple(k.unit for k in rows_of)
+        self.unit_of = dict(zip(self.kinds, self.units, strict=True))
         self.low = np.array([k.low for k in rows_of])
         self.high = np.array([k.high for k in rows_of])
         self.resolution = np.array([k.resolution for k in rows_of])

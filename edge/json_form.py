@@ -114,12 +114,16 @@ def columns(
     layout: Layout,
 ) -> Candidates:
     """Readings as columns. bad: those that could not be read, by their place."""
-    kind = codes([r.kind for r in readings], layout.kinds)
-    wrong = np.zeros(len(readings), np.int8)
-    for i, reading in enumerate(readings):
-        if reading.unit and kind[i] >= 0 and reading.unit != layout.units[kind[i]]:
-            wrong[i] = fates.UNIT
-    wrong[list(bad)] = fates.FIELD
+    units = layout.unit_of
+    wrong = np.array(
+        [
+            fates.UNIT if r.unit and r.unit != units.get(r.kind, r.unit) else fates.ACCEPTED
+            for r in readings
+        ],
+        np.int8,
+    )
+    if bad:
+        wrong[list(bad)] = fates.FIELD
 
     def row(i: int) -> Row:
         r = readings[i]
@@ -128,7 +132,7 @@ def columns(
 
     return Candidates(
         sensor=codes([r.sensor for r in readings], layout.sensors),
-        kind=kind,
+        kind=codes([r.kind for r in readings], layout.kinds),
         time_ms=np.array([_ms(r.time) for r in readings], np.int64),
         value=np.array([r.value for r in readings], np.float64),
         quality=np.array([r.quality if 0 <= r.quality <= 2 else 255 for r in readings], np.uint8),

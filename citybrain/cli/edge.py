@@ -1,11 +1,15 @@
 """`citybrain edge run CONFIG.toml`: run an edge agent until it is told to stop."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from citybrain.cli.connection import BrokerOption, CityOption, DataOption
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -26,6 +30,7 @@ def run(
     """Run an edge agent: take readings from its sources, keep them on disk, send them on."""
     import asyncio
     import logging
+    import sys
 
     from prometheus_client import CollectorRegistry
 
@@ -57,4 +62,11 @@ def run(
         with running(name, folder, registry, agent.health, port):
             await agent.run(stop_event())
 
-    asyncio.run(serve())
+    with asyncio.Runner(loop_factory=None if sys.platform == "win32" else _uvloop()) as runner:
+        runner.run(serve())
+
+
+def _uvloop() -> "Callable[[], asyncio.AbstractEventLoop]":
+    import uvloop
+
+    return uvloop.new_event_loop

@@ -20,7 +20,8 @@ from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from starlette.types import ASGIApp, Receive, Scope, Send
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from citybrain import log
 from citybrain.edge import forms
@@ -39,6 +40,7 @@ _FORMS = {
     forms.ARROW: forms.ARROW,
 }
 _DISCARD_BYTES = 256 << 20
+_HEAD_BYTES = 64 << 10
 
 
 class HttpConfig(SourceConfig, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -86,12 +88,7 @@ class HttpSource:
 
     async def run(self, ready: asyncio.Event) -> None:
         """Serve until cancelled."""
-        routes = [
-            Route("/readings", self._readings, methods=["POST"]),
-            Route("/signals", self._signals, methods=["POST"]),
-            Route("/health", self._health, methods=["GET"]),
-        ]
-        server = _Server(self._uvicorn(Starlette(routes=routes)))
+        server = _Server(self._uvicorn(self._application()))
         serving = asyncio.create_task(server.serve(sockets=[self._socket]))
         self._log.info("listening", host=self._config.host, port=self.port)
         ready.set()
@@ -102,11 +99,50 @@ class HttpSource:
             await serving
             raise
 
-    def _uvicorn(self, app: Starlette) -> uvicorn.Config:
+    def _application(self) -> ASGIApp:
+        """Readings come often and small: nothing stands between them and their handler."""
+        routes = [
+            Route("/readings", self._readings, methods=["POST"]),
+            Route("/signals", self._signals, methods=["POST"]),
+            Route("/health", self._health, methods=["GET"]),
+        ]
+        others = Starlette(routes=routes)
+
+        async def application(scope: Scope, receive: Receive, send: Send) -> None:
+            if scope["path"] == "/readings" and scope["method"] == "POST":
+                answer = await self._readings(Request(scope, receive))
+                await answer(scope, receive, send)
+            else:
+                await others(scope, receive, send)
+
+        return application
+
+    def _uvicorn(self, app: ASGIApp) -> uvicorn.Config:
         config, certified = self._config, self._certified
 
-        class Protocol(H11Protocol):
-            """Remembers who showed a certificate; the ASGI scope does not tell."""
+        class Protocol(HttpToolsProtocol):
+            """Remembers who showed a certificate (the ASGI scope does not tell), and hangs up on
+            a head without end, which its parser would collect."""
+
+            _head = 0
+
+            def data_received(self, data: bytes) -> None:
+                self._head += len(data)
+                super().data_received(data)
+                if self._head > _HEAD_BYTES and not self.transport.is_closing():
+                    self.send_400_response(f"head: more than {_HEAD_BYTES} bytes")
+
+            def on_message_begin(self) -> None:
+                self._head = 0
+                super().on_message_begin()
+
+            def on_body(self, body: bytes) -> None:
+                self._head = 0
+                super().on_body(body)
+
+            def on_message_complete(self) -> None:
+                self._head = 0
+                super().on_message_complete()
 
             def connection_made(self, transport: Any) -> None:
                 super().connection_made(transport)
@@ -127,6 +163,7 @@ class HttpSource:
                 lifespan="off",
                 log_config=None,
                 access_log=False,
+                proxy_headers=False,
                 server_header=False,
                 limit_concurrency=config.max_connections,
                 timeout_keep_alive=75,
@@ -150,9 +187,12 @@ class HttpSource:
             gateway, sensor = self._who(request)
             lane = self._lane(request)
             form = self._form(request)
-            with self._holding() as hold:
+            hold = [0]
+            try:
                 body = await self._body(request, hold)
                 return await self._take(gateway, sensor, lane, form, body)
+            finally:
+                self._context.intake.release(hold[0])
         except _Answer as answer:
             self._context.metrics.refused_requests.labels(answer.body["error"]).inc()
             await self._discard(request)
@@ -172,8 +212,11 @@ class HttpSource:
                 raise _Answer(403, "gateway", f"gateway {gateway!r} has no signal controllers")
             if not after.isascii() or not after.isdigit():
                 raise _Answer(400, "after", f"after: {after!r} is not a number")
-            with self._holding() as hold:
+            hold = [0]
+            try:
                 return _json(200, await relay.exchange(await self._body(request, hold), int(after)))
+            finally:
+                self._context.intake.release(hold[0])
         except InvalidInput as error:
             self._context.metrics.refused_requests.labels(error.reason).inc()
             return _json(400, {"error": error.reason, "message": str(error)})
@@ -222,20 +265,11 @@ class HttpSource:
             raise _Answer(415, "form", "content-encoding: send the body as it is")
         return _FORMS[stated]
 
-    @contextmanager
-    def _holding(self) -> Iterator[list[int]]:
-        """What this request takes of the memory for bodies, given back at its end."""
-        hold = [0]
-        try:
-            yield hold
-        finally:
-            self._context.intake.release(hold[0])
-
     async def _body(self, request: Request, hold: list[int]) -> bytes:
-        too_large = _Answer(413, "size", f"body: more than {self._limit} bytes", Connection="close")
+        """A request's body; `hold` says how much memory it has reserved, to be given back."""
         stated = request.headers.get("content-length", "0")
         if stated.isdigit() and int(stated) > self._limit:
-            raise too_large
+            raise self._too_large()
         parts = []
         try:
             async with asyncio.timeout(self._config.body_timeout_s):
@@ -243,7 +277,7 @@ class HttpSource:
                     self._context.intake.reserve(len(chunk))
                     hold[0] += len(chunk)
                     if hold[0] > self._limit:
-                        raise too_large
+                        raise self._too_large()
                     parts.append(chunk)
         except TimeoutError as error:
             wait = f"body: not here after {self._config.body_timeout_s:g} s"
@@ -251,6 +285,9 @@ class HttpSource:
         except ClientDisconnect as error:
             raise _Answer(400, "disconnect", "body: the connection ended in it") from error
         return b"".join(parts)
+
+    def _too_large(self) -> _Answer:
+        return _Answer(413, "size", f"body: more than {self._limit} bytes", Connection="close")
 
     async def _take(
         self, gateway: str, sensor: str, lane: Lane, form: str, body: bytes

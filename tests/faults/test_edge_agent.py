@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -192,6 +193,24 @@ async def test_a_body_of_50_mb_is_refused_without_being_held(made: Agent, tmp_pa
         assert (await web.post("/readings", json=counts(1))).status_code == 202
     watching.cancel()
     assert made.intake.pending_bytes == 0
+
+
+@pytest.mark.parametrize("endless", [b"X-More: " + b"a" * 1000, b"X: 1\r\n" * 100])
+async def test_a_head_without_end_is_hung_up_on(endless: bytes, made: Agent) -> None:
+    port = made.sources["http"].health().facts["http_port"]
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(b"POST /readings HTTP/1.1\r\n")
+    sent = 0
+    with suppress(ConnectionError):
+        while sent < 50 << 20 and not reader.at_eof():
+            writer.write(endless)
+            await writer.drain()
+            sent += len(endless)
+            await asyncio.sleep(0)
+    assert sent < 50 << 20, "it would have kept all of it"
+    with suppress(ConnectionError):
+        assert b" 400 " in await reader.read(1000)
+    writer.close()
 
 
 async def test_a_flood_is_answered_with_429_and_memory_stays_bounded(
