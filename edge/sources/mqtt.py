@@ -76,8 +76,11 @@ class MqttSource:
         tries = 0
         while True:
             try:
-                async with self._client() as client:
-                    await self._take(client)
+                client = self._client()
+                # Before it connects: a session that goes on brings messages with its first bytes.
+                inbox = Inbox(client._client, 2 * self._config.in_flight)
+                async with client:
+                    await self._take(client, inbox)
             except aiomqtt.MqttError as error:
                 if not self._waiting:
                     tries = 0
@@ -102,8 +105,7 @@ class MqttSource:
         client._client.manual_ack_set(True)
         return client
 
-    async def _take(self, client: aiomqtt.Client) -> None:
-        inbox = Inbox(client._client, 2 * self._config.in_flight)
+    async def _take(self, client: aiomqtt.Client, inbox: Inbox) -> None:
         for leaf in ("readings", "backfill"):
             await client.subscribe(f"{self._config.topic}/+/{leaf}", qos=1)
         self._waiting = ""

@@ -103,8 +103,11 @@ def _published(stream: bytes, at: int, end: int, wants_answer: bool) -> Publishe
 
 
 class Inbox:
-    """Stands between a client's socket and paho. unwanted: messages of quality 0 that found
-    `limit` others waiting and were dropped; those of quality 1 are bounded by the session."""
+    """Stands between a client's socket and paho; made before the client connects.
+
+    unwanted: messages of quality 0 that found `limit` others waiting and were dropped; those of
+    quality 1 are bounded by the session.
+    """
 
     def __init__(self, client: paho.Client, limit: int) -> None:
         self._client = client
