@@ -31,13 +31,13 @@ from citybrain.stage import Record
 from citybrain.streams import memory
 from citybrain.streams.rollup import Rollup
 
-BILLION = 1_000_000_000
+MILLION, BILLION = 1_000_000, 1_000_000_000
 
 
 def sensors(size: Size) -> Iterable[Row]:
     """Cost of a reading in the rollup stage, bytes to outputs, by number of sensors."""
     memory.keep()
-    counts = (10_000, 100_000, 1_000_000)
+    counts = (10_000, 100_000, MILLION)
     costs = {count: _cost(count) for count in counts}
     for count, nanoseconds in costs.items():
         yield Row(f"rollup stage, {count:,} sensors", "ns a reading", of(nanoseconds))
@@ -90,7 +90,7 @@ def workers(size: Size) -> Iterable[Row]:
     yield Row("two workers, two shards", "readings/s", of(two))
     ratios = [b / a for a, b in zip(one, two, strict=True)]
     yield Row("two workers / one, on two cores with the broker", "", of(ratios), {}, 1.7)
-    yield from _memory(1_000_000 if size == "full" else 200_000)
+    yield from _memory(size)
     yield from _billion(BILLION if size == "full" else BILLION // 50)
 
 
@@ -127,8 +127,24 @@ def _by_partition(team: Sequence[Worker]) -> list[int]:
     return done
 
 
-def _memory(count: int) -> Iterable[Row]:
-    """Resident bytes of two workers with rollup and analysis, health rules on, a full ring."""
+def _memory(size: Size) -> Iterable[Row]:
+    """Resident bytes of two workers with a million sensors, or the line through two sizes."""
+    facts: dict[str, float | int | str] = {}
+    if size == "full":
+        whole = float(_resident(MILLION))
+    else:
+        few, many = 20_000, 200_000
+        base, used = _resident(few), _resident(many)
+        each = (used - base) / (many - few)
+        whole = base + each * (MILLION - few)
+        facts = {"extrapolated": f"from {few:,} and {many:,} sensors", "bytes a sensor": each,
+                 "bytes with few sensors": base}  # fmt: skip
+    yield Row("memory, 1 M sensors over two workers", "bytes", of([whole]), facts, 2 * 2**30,
+              at_most=True)  # fmt: skip
+
+
+def _resident(count: int) -> int:
+    """Of two workers with rollup and analysis, health rules on, a full ring."""
     rule = (
         '[silent]\ndetector = "health"\ncause = "silent"\ngroup = "sensor"\nseverity = 4\n'
         'raise_at = 1.0\nadvice = "check-device"\nzh = "无"\nen = "Silent"\n'
@@ -136,29 +152,16 @@ def _memory(count: int) -> Iterable[Row]:
     )
     shape = Shape(count, 5_000, shards=2, step_ms=60_000, rules=rule)
     with world(shape) as (broker, city, folder):
-        messages_sent = asyncio.run(prepare(broker, city, shape, 40))
+        sent = asyncio.run(prepare(broker, city, shape, 40))
         team = _start(broker, folder, "memory", 2, "rollup,analyse")
         try:
-            while total(team) < messages_sent:
+            while total(team) < sent:
                 time.sleep(0.2)
             time.sleep(3)
-            used = sum(worker.watched.memory_info().rss for worker in team)
+            return sum(worker.watched.memory_info().rss for worker in team)
         finally:
             for worker in team:
                 worker.stop()
-    # What a worker needs without a sensor is known: two thirds of it are libraries.
-    scale = 1_000_000 / count
-    base = 2 * BASE_BYTES
-    whole = (used - base) * scale + base
-    facts: dict[str, float | int | str] = {"measured at sensors": count, "bytes": used}
-    if scale > 1:
-        facts["extrapolated"] = f"{scale:.0f} times, less {BASE_BYTES >> 20} MB a worker"
-    yield Row("memory, 1 M sensors over two workers", "bytes", of([float(whole)]), facts,
-              2 * 2**30, at_most=True)  # fmt: skip
-
-
-BASE_BYTES = 110 << 20
-"""Resident size of a worker of a city with a handful of sensors."""
 
 
 def _billion(count: int) -> Iterable[Row]:
