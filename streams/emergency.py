@@ -43,6 +43,8 @@ RESULTS = 1_000
 KEEP_MS = DAY
 """An incident is remembered so long after its end."""
 MAX_CLOSURE_MS = 30 * DAY
+SOON_MS = 20 * SECOND
+"""From the end of an alert's window to the order: what is aimed for."""
 BUSY_TICK_MS, IDLE_TICK_MS = 5 * SECOND, MINUTE
 
 _KEYED: dict[int, Event] = {1: "clear", 2: "clear", 4: "arrive", 6: "leave", 7: "load"}
@@ -77,8 +79,9 @@ class Emergencies:
         self._ticked_ms = 0
         self._new_states = True
         self._counts = dict.fromkeys(
-            ("incidents", "sent", "recalled", "lost", "rerouted", "positions", "commands",
-             "refused", "dead_lettered"), 0,
+            ("incidents", "sent", "recalled", "lost", "positions", "commands",
+             "refused", "dead_lettered", "closed", "alert_orders", "alert_orders_soon",
+             "alert_to_order_ms"), 0,
         )  # fmt: skip
 
     def apply(self, record: Record) -> Sequence[Out]:
@@ -90,6 +93,7 @@ class Emergencies:
                 case AlertSeen(alert=alert):
                     self._pass(alert.updated_ms)
                     self._reports.alert(alert)
+                    return self._in_time(record.timestamp_ms - alert.updated_ms)
                 case LinksSeen(states=states):
                     for state in states:
                         self._pass(state.at_ms)
@@ -164,11 +168,19 @@ class Emergencies:
         return {}
 
     def facts(self) -> dict[str, int | None]:
-        """Totals since the beginning, and how many incidents are open and wait."""
-        open_ = [i for i in self._desk.incidents.values() if i.state != "closed"]
-        told: dict[str, int | None] = {"watermark_ms": self._desk.now_ms or None}
-        waiting = sum(incident.state == "queued" for incident in open_)
-        return told | self._counts | {"open_incidents": len(open_), "queued_incidents": waiting}
+        """Totals since the beginning. alert_orders: sent because of an alert, so many of them
+        within `SOON_MS` of the window that decided it, and how long it took in all."""
+        return {"watermark_ms": self._desk.now_ms or None, **self._counts}
+
+    def _in_time(self, late_ms: int) -> list[Out]:
+        """Decide, and count what came of an alert and how late that was."""
+        before = self._counts["sent"]
+        outs = self._decided()
+        if self._counts["sent"] > before:
+            self._counts["alert_orders"] += 1
+            self._counts["alert_orders_soon"] += late_ms <= SOON_MS
+            self._counts["alert_to_order_ms"] += max(0, late_ms)
+        return outs
 
     def _pass(self, to_ms: int) -> None:
         """Event time goes on; roads open again whose closure has ended."""
@@ -337,6 +349,7 @@ class Emergencies:
     def _count(self, record: Incident | Order | ResponderState) -> None:
         if isinstance(record, Incident):
             self._counts["incidents"] += record.revision == 0
+            self._counts["closed"] += record.closed_ms == record.at_ms
         elif isinstance(record, Order):
             self._counts["sent"] += record.revision == 0
             if record.ended_ms == record.at_ms and record.state in ("recalled", "lost"):

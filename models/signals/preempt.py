@@ -39,12 +39,14 @@ REST_MS = 60_000
 
 
 class Asked(msgspec.Struct, kw_only=True):
-    """A request and what became of it so far. begun_ms: when its green began to be prepared."""
+    """A request and what became of it so far. begun_ms: when its green began to be prepared;
+    stage: by which, since then."""
 
     request: PriorityRequest
     state: RequestState
     why: str
     begun_ms: int | None = None
+    stage: str = ""
     early_ms: int | None = None
     rests_ms: int = 0
 
@@ -98,7 +100,7 @@ class Preempt:
                 told += self._become(now_ms, asked, "queued", why)
         due: list[tuple[Asked, str]] = []
         for asked in sorted(self.asked.values(), key=_rank):
-            stage, need_s = self._needs(asked.request, site)
+            stage, need_s = self._needs(asked, site)
             left_ms = asked.request.eta_ms - now_ms
             if asked.begun_ms is None and left_ms > need_s * 1000:
                 told += self._become(now_ms, asked, "queued", f"due {need_s:.0f} s before arrival")
@@ -114,7 +116,7 @@ class Preempt:
                 told += self._become(now_ms, asked, "overridden", why)
                 continue
             if asked.begun_ms is None:
-                asked.begun_ms = now_ms
+                asked.begun_ms, asked.stage = now_ms, wanted
                 asked.early_ms = asked.request.eta_ms - now_ms
             shown = site.shown is not None and own <= site.green()
             state: RequestState = "active" if shown else "granted"
@@ -128,8 +130,10 @@ class Preempt:
         full = [name for name in fit if whole <= self._green[name]]
         return full or fit
 
-    def _needs(self, request: PriorityRequest, site: Site) -> tuple[str, float]:
-        """The stage for a request, and how long before its arrival it has to be begun."""
+    def _needs(self, asked: Asked, site: Site) -> tuple[str, float]:
+        """The stage for a request, and how long before its arrival it has to be begun. What has
+        been begun is kept: on the way to one stage another may seem nearer."""
+        request = asked.request
         own = request.own or request.groups
         links = {link for group in own for link in self._links[group]}
 
@@ -138,7 +142,9 @@ class Preempt:
             gives_way = sum(len(self._yields.get(link, set()) & shown) > 0 for link in links)
             return gives_way, site.ready_s(name), name
 
-        stage = min(self._stages(request), key=cost)
+        fit = self._stages(request)
+        begun = asked.begun_ms is not None and asked.stage in fit
+        stage = asked.stage if begun else min(fit, key=cost)
         ready_s = site.ready_s(stage)
         count = site.before(request.groups, ready_s + START_S)
         clear_s = START_S + HEADWAY_S * count if count >= 1.0 else 0.0

@@ -457,3 +457,13 @@ def test_an_order_and_its_answer_hold_whoever_tells_the_time(log: Log) -> None:
     assert msgspec.json.decode(out.value, type=Tick) == Tick(at_ms=T0 + 5_000)
     log.write(out.value)
     assert log.stage.tick(T0 + 6_000) == [], "it asks no oftener than it needs"
+
+
+def test_how_soon_an_alert_sends_somebody_is_counted(log: Log) -> None:
+    log.write(alert(), wall_ms=T0 + 4_000)
+    log.write(alert(id="other", place=Place(zone="north", link="2,2>3,2")), wall_ms=T0 + 30_000)
+    facts = log.stage.facts()
+    assert facts["alert_orders"] == 2
+    assert facts["alert_orders_soon"] == 1
+    assert facts["alert_to_order_ms"] == 34_000
+    assert facts["incidents"] == 2
