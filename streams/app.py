@@ -283,6 +283,9 @@ class Worker:
                 self._present[place] = Present(patience_ms=STAGES[shell.name].patience_ms)
                 _log.info("partition taken", stage=shell.name, partition=place.partition,
                           offset=offset)  # fmt: skip
+            starts = await self._app.consumer.earliest_offsets(*places) if places else {}
+            for place, (shell, _) in shells.items():
+                shell.begin(starts[place])
         except BaseException:
             for store in stores:
                 await store.close()
@@ -332,6 +335,10 @@ class Worker:
     async def _revoked(self, revoked: set[TP]) -> None:
         """Save what is still ours; by the end of this the partitions may be another's."""
         self._settled.clear()
+        # Faust stops the flow only of a worker that has partitions. To one that gets its first
+        # it would hand records before the shells are open and the places are sought.
+        self._app.consumer.stop_flow()
+        self._app.flow_control.suspend()
         self._metrics.revoked()
         await self._give_up_opening()
         try:

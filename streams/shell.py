@@ -157,6 +157,11 @@ class Shell:
         self.next_offset = self.saved_offset = manifest.next_offset
         return manifest.next_offset
 
+    def begin(self, offset: int) -> None:
+        """Where the log begins, if nothing was restored: no record after it may come first."""
+        if self.next_offset is None:
+            self.next_offset = self.saved_offset = offset
+
     async def take(self, record: Record) -> bool:
         """Apply one record and publish what follows; False if the state holds it already."""
         if self.next_offset is None:

@@ -286,3 +286,17 @@ async def test_state_of_an_older_form_is_rebuilt_and_of_a_newer_one_refused(
                 await shell.open()
         else:
             assert await shell.open() is None
+
+
+async def test_a_fresh_shell_takes_no_record_before_the_first_of_its_log(
+    city: City, records: list[Record]
+) -> None:
+    world = World(records)
+    shell = Shell(
+        "rollup", 0, lambda: Rollup(city, 0), MemoryStore(world), world.publish,
+        world.acknowledge, world.clock, FENCED, world.look,
+    )  # fmt: skip
+    assert await shell.open() is None
+    shell.begin(records[0].offset)
+    with pytest.raises(BrokerError, match="got record 5 while 0 was expected"):
+        await shell.take(records[5])
