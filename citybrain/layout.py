@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from citybrain.city import City
 from citybrain.columns import Roster
@@ -35,6 +36,7 @@ class Layout:
     def __init__(self, city: City) -> None:
         self.sensors = {name: i for i, name in enumerate(city.sensors)}
         self.kinds = {name: i for i, name in enumerate(city.kinds)}
+        self.sensor_places, self.kind_places = Places([*self.sensors]), Places([*self.kinds])
         self.pairs: list[Pair] = sorted({(s.shard, s.gateway) for s in city.sensors.values()})
         names = sorted({s.gateway for s in city.sensors.values()})
         self.gateways = {name: i for i, name in enumerate(names)}
@@ -59,6 +61,24 @@ class Layout:
         self.high = np.array([k.high for k in rows_of])
         self.resolution = np.array([k.resolution for k in rows_of])
         self.ring_ms = np.array([k.ring_ms for k in rows_of], np.int64)
+
+
+class Places:
+    """Finds names of a column among known ones; remembers the last dictionary it looked up."""
+
+    def __init__(self, known: Sequence[str]) -> None:
+        self._known = pa.array(known, pa.utf8())
+        self._seen = pa.array([], pa.utf8())
+        self._table = np.empty(0, np.int32)
+
+    def of(self, column: pa.Array) -> npt.NDArray[np.int32]:
+        """Each row's place among the known names, -1 for none. The column has no nulls."""
+        encoded = column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
+        if not self._seen.equals(encoded.dictionary):
+            found = pc.index_in(encoded.dictionary, value_set=self._known).fill_null(-1)
+            self._seen, self._table = encoded.dictionary, found.to_numpy()
+        places: npt.NDArray[np.int32] = self._table[encoded.indices.to_numpy()]
+        return places
 
 
 def codes(names: Sequence[Any] | pa.Array, known: Mapping[str, int]) -> npt.NDArray[np.int32]:

@@ -28,7 +28,7 @@ from citybrain.city import City
 from citybrain.errors import InvalidInput
 from citybrain.grid import snap
 from citybrain.kinds import DAY
-from citybrain.layout import Layout, codes
+from citybrain.layout import Layout
 
 SCHEMA = pa.schema(
     [
@@ -57,7 +57,7 @@ def facts(path: Path) -> Facts:
     meta = file.metadata
     if not meta.num_rows:
         return Facts(0, -1, -1)
-    column = file.schema_arrow.names.index("time")
+    column = meta.schema.names.index("time")
     spans = [meta.row_group(i).column(column).statistics for i in range(meta.num_row_groups)]
     if all(span is not None and span.has_min_max for span in spans):
         return Facts(meta.num_rows, min(s.min for s in spans), max(s.max for s in spans))
@@ -213,8 +213,8 @@ def _checked(table: pa.RecordBatch, layout: Layout, base: int, last: int) -> tup
     time = table.column("time").to_numpy()
     value = table.column("value").to_numpy()
     quality = table.column("quality").to_numpy()
-    sensor = codes(table.column("sensor"), layout.sensors)
-    kind = codes(table.column("kind"), layout.kinds)
+    sensor = layout.sensor_places.of(table.column("sensor"))
+    kind = layout.kind_places.of(table.column("kind"))
     group = layout.group[sensor, kind]
 
     def refuse(reason: str, wrong: npt.NDArray[np.bool_], what: str) -> None:
@@ -260,7 +260,8 @@ def _open(path: Path) -> pq.ParquetFile:
             raise InvalidInput(
                 "columns", f"recording {path}: {field.name}: is {found}, expected {field.type}"
             )
-    return file
+    # Names stay numbers of a dictionary, as they are in the file.
+    return pq.ParquetFile(path, metadata=file.metadata, read_dictionary=["sensor", "kind"])
 
 
 class RecordingWriter:
