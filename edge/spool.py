@@ -340,17 +340,29 @@ class Spool:
         self.saved = position
 
     def _load_salt(self) -> bytes:
-        """This spool's salt: its own file, or what the segments say if that is lost."""
-        stated = []
+        """This spool's salt, as its own file and each segment state it.
+
+        Where damage makes them differ it is the one under which the most entries are whole.
+        """
+        path = self.folder / "salt"
+        stated = [path.read_bytes()] if path.is_file() else []
         for segment in sorted(self.folder.glob("*.spool")):
             with segment.open("rb") as file:
-                stated.append(frames.salt_of(file.read(frames.HEADER)))
-        path = self.folder / "salt"
-        if path.is_file() and len(salt := path.read_bytes()) == frames.SALT:
-            return salt
-        salt = next((s for s in stated if s), None) or os.urandom(frames.SALT)
-        path.write_bytes(salt)
+                stated.append(frames.salt_of(file.read(frames.HEADER)) or b"")
+        known = list(dict.fromkeys(salt for salt in stated if len(salt) == frames.SALT))
+        salt = max(known, key=self._whole) if len(known) > 1 else (known or [b""])[0]
+        salt = salt or os.urandom(frames.SALT)
+        if stated[:1] != [salt]:
+            path.write_bytes(salt)
         return salt
+
+    def _whole(self, salt: bytes) -> int:
+        """How many entries are whole under a salt."""
+        return sum(
+            isinstance(found, frames.Entry)
+            for segment in self.folder.glob("*.spool")
+            for found in frames.scan(segment.read_bytes(), salt)
+        )
 
     def _load_position(self) -> int:
         try:
