@@ -92,7 +92,8 @@ def cut(
 ) -> Iterator[Batch | Heartbeat]:
     """The readings log of a recording, by the rule at the top; memory stays bounded.
 
-    start_ms, end_ms: only readings of [start, end). close: say the last heartbeats too.
+    start_ms, end_ms: only readings of [start, end); what lies far from them is not looked at.
+    close: say the last heartbeats too.
     `sent_ms` is the end of the step (for the last heartbeats: their watermark).
 
     Raises InvalidInput naming the row (from 0) and field: `format`, `columns`, `order`,
@@ -194,8 +195,9 @@ class _Log:
 
 def _chunks(path: Path, layout: Layout, start: int | None, end: int | None) -> Iterator[_Rows]:
     file = _open(path)
-    base, last = 0, -(2**62)
-    for table in _batches(path, file, SCHEMA.names):
+    groups = _within(file, start, end)
+    base, last = sum(file.metadata.row_group(i).num_rows for i in range(groups.start)), -(2**62)
+    for table in _batches(path, file, SCHEMA.names, groups):
         rows, last = _checked(table, layout, base, last)
         base += table.num_rows
         time = rows.columns[2]
@@ -239,10 +241,25 @@ def _checked(table: pa.RecordBatch, layout: Layout, base: int, last: int) -> tup
     return _Rows((group, position, time, value, quality)), int(time[-1])
 
 
-def _batches(path: Path, file: pq.ParquetFile, columns: list[str]) -> Iterator[pa.RecordBatch]:
+def _within(file: pq.ParquetFile, start: int | None, end: int | None) -> range:
+    """The row groups from the first to the last that may hold readings of [start, end)."""
+    meta = file.metadata
+    column = meta.schema.names.index("time")
+    spans = [meta.row_group(i).column(column).statistics for i in range(meta.num_row_groups)]
+    inside = [
+        i for i, span in enumerate(spans)
+        if span is None or not span.has_min_max
+        or ((start is None or span.max >= start) and (end is None or span.min < end))
+    ]  # fmt: skip
+    return range(inside[0], inside[-1] + 1) if inside else range(0)
+
+
+def _batches(
+    path: Path, file: pq.ParquetFile, columns: list[str], groups: range | None = None
+) -> Iterator[pa.RecordBatch]:
     """The rows; damage behind a good footer is found only while they are read."""
     try:
-        yield from file.iter_batches(_CHUNK, columns=columns)
+        yield from file.iter_batches(_CHUNK, row_groups=groups, columns=columns)
     except (pa.ArrowException, OSError, ValueError) as error:
         raise InvalidInput("format", f"recording {path}: {error}") from error
 
