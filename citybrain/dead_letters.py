@@ -6,7 +6,7 @@ nothing. Rows that the engine has refused out of a batch go back as a batch of t
 `dead-letter`, since the rest of their batch, and with it its number, has been counted already.
 """
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -24,6 +24,8 @@ from citybrain.kafka import KafkaSettings, producer_arguments, started, unreacha
 from citybrain.topics import full_name
 
 GATEWAY = "dead-letter"
+EDGE = "edge"
+"""The step of what an edge agent has refused: it goes back through its agent."""
 
 
 class Tally(msgspec.Struct, frozen=True, kw_only=True):
@@ -80,6 +82,14 @@ async def letters(
     return list(found.values())
 
 
+async def nowhere(letter: DeadLetter) -> None:
+    """Raises Refused: a letter that came from no topic, where no agent can be asked."""
+    raise Refused(
+        f"{letter.id}: came from no topic ({letter.step}: {letter.reason}); correct it and let"
+        " its device send it again"
+    )
+
+
 async def retry(
     settings: KafkaSettings,
     city: str,
@@ -87,11 +97,13 @@ async def retry(
     wanted: Callable[[DeadLetter], bool],
     person: str,
     now_ms: int,
+    resend: Callable[[DeadLetter], Awaitable[None]] = nowhere,
 ) -> list[DeadLetter]:
     """Send what is wanted and was not retried yet to where it came from; returns the letters.
 
-    Raises Refused if a wanted letter came from no topic, BrokerError if the cluster or somebody
-    else who retries is in the way; nothing has been sent then.
+    resend: gives what an edge agent has refused to its agent again, and raises Refused if that
+    does not take it. Raises Refused if a wanted letter can go nowhere, BrokerError if the
+    cluster or somebody else who retries is in the way; nothing has been sent to a topic then.
     """
     async with _producer(settings, city) as producer:
         # Only now: whoever retried before us is either done or shut out.
@@ -100,18 +112,17 @@ async def retry(
         ]
         for letter in waiting:
             if not letter.retry_topic:
-                raise Refused(
-                    f"{letter.id}: came from no topic ({letter.step}: {letter.reason}); correct"
-                    " it and let its device send it again"
-                )
+                # Before anything is marked: if it is cut short, an agent knows its repeats.
+                await resend(letter)
         accounts = await _accounts(settings, city)
         for letter in waiting:
-            await producer.send(
-                full_name(city, letter.retry_topic),
-                body(letter, now_ms),
-                partition=letter.retry_partition,
-                headers=[("n", str(letter.readings or 0).encode())],
-            )
+            if letter.retry_topic:
+                await producer.send(
+                    full_name(city, letter.retry_topic),
+                    body(letter, now_ms),
+                    partition=letter.retry_partition,
+                    headers=[("n", str(letter.readings or 0).encode())],
+                )
             done = msgspec.structs.replace(
                 letter, original=b"", retried_ms=now_ms, retried_by=person
             )

@@ -1,5 +1,7 @@
 """Who may send: a token a gateway or device (`citybrain/grants.py` says how it is kept)."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from citybrain.grants import GrantBase, Grants
@@ -25,6 +27,16 @@ class Tokens:
     def revoke(self, gateway: str, sensor: str = "") -> int:
         """Take back the tokens of a gateway or of one sensor; returns how many there were."""
         return self._grants.revoke(lambda g: (g.gateway, g.sensor) == (gateway, sensor))
+
+    @contextmanager
+    def lent(self, gateway: str, now_ms: int) -> Iterator[str]:
+        """A gateway's token that is good only while this lasts."""
+        token = self.add(gateway, "", now_ms)
+        name = token.split("_")[1]
+        try:
+            yield token
+        finally:
+            self._grants.revoke(lambda grant: grant.id == name)
 
     def check(self, token: str) -> Grant | None:
         """The grant of a token, None for one that is not known."""

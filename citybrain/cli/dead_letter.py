@@ -76,7 +76,7 @@ def show(
 
     from citybrain.cli.output import print_json, print_table
     from citybrain.clock import shown
-    from citybrain.dead_letters import by, letters
+    from citybrain.dead_letters import EDGE, by, letters
     from citybrain.errors import UsageError
     from citybrain.legible import legible
 
@@ -94,6 +94,7 @@ def show(
         return
     zone = here.city.zone_info
     back = f"{one.retry_topic}/{one.retry_partition}" if one.retry_topic else "to no topic"
+    back = "to its edge agent, if that would take it now" if one.step == EDGE else back
     facts = [
         ("id", one.id),
         ("when", f"{shown(one.at_ms, zone)} ({zone})"),
@@ -135,6 +136,7 @@ def retry(
     from citybrain.cli.output import print_json
     from citybrain.clock import wall_clock
     from citybrain.commands import this_person
+    from citybrain.edge.resend import Resend
     from citybrain.errors import UsageError
 
     if not ids and not reason:
@@ -148,6 +150,7 @@ def retry(
             dead_letters.by(ids or (), reason, step),
             person or this_person(),
             wall_clock(),
+            Resend(here.city, here.data, wall_clock),
         )
     )
     missing = sorted(set(ids or ()) - {letter.id for letter in sent})

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
+from prometheus_client import CollectorRegistry
 
 from citybrain.batch import Batch, Heartbeat
 from citybrain.broker import LocalBroker
@@ -18,11 +19,14 @@ from citybrain.city import City
 from citybrain.clock import wall_clock
 from citybrain.edge.agent import Agent
 from citybrain.edge.sources.recording import incarnation_of
+from citybrain.edge.tokens import Tokens
 from citybrain.errors import UsageError
+from citybrain.process import running
 from citybrain.recording import RecordingWriter, cut
 from citybrain.topics import ensure
 from citybrain.trace import trace
 from tests.stream import edge_rig as rig
+from tests.stream.command_line import Called, citybrain
 
 
 @pytest.fixture
@@ -149,6 +153,38 @@ async def test_mqtt_messages_are_acknowledged_when_they_are_stored(
     assert "backfill" in lanes
     letters = await rig.dead_letters(broker.settings, city)
     assert sorted(letter.reason for letter in letters) == ["field", "gateway", "json", "json"]
+
+
+async def test_a_reading_whose_time_has_come_goes_back_through_its_agent_and_counts_once(
+    broker: LocalBroker, city: City, tmp_path: Path
+) -> None:
+    data = tmp_path / "data"
+    then = wall_clock() + 64_000
+    early = {"sensor": "d1", "kind": "vehicle_count", "time": then, "value": 7}
+
+    async def again(reason: str) -> Called:
+        pack = str(city.folder)
+        words = ("--city", pack, "--data", str(data), "--broker", broker.settings.bootstrap)
+        return await citybrain("dead-letter", "retry", "--reason", reason, "--json", *words)
+
+    async with rig.agent(city, data, broker.settings) as made:
+        async with rig.client(made, data, "g1") as web:
+            assert (await web.post("/readings", json=early)).status_code == 422
+            assert (await web.post("/readings", json=early | {"time": 0})).status_code == 422
+            await rig.until(lambda: wall_clock() > then - 59_000)
+            with running("edge-edge", data, CollectorRegistry(), made.health):
+                refused = await again("old")
+                assert refused.code == 8
+                assert "would be refused again: time: 0 is more than 400 days" in refused.err
+                first = await again("future")
+                assert first.code == 0, first.err
+                assert len(first.json["retried"]) == 1
+            device = await web.post("/readings", json=early)
+            assert device.json()["duplicate"] == 1, "the agent knows it"
+        await rig.until(lambda: made.sender.backlog == 0)
+    found = rig.values(await rig.readings_log(broker.settings, city))
+    assert found == {("d1", "vehicle_count", then): [7.0]}
+    assert len(Tokens(data).grants()) == 1, "the token of the retry is taken back"
 
 
 def _offered(made: Agent) -> int:
