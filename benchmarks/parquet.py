@@ -41,7 +41,7 @@ def replay(size: Size) -> Iterable[Row]:
         yield Row("Parquet to windows", "readings/s per core", of(whole), facts)
         yield Row("the window core alone", "readings/s per core", of(core), facts)
         ratios = [a / b for a, b in zip(whole, core, strict=True)]
-        yield Row("Parquet to windows / core", "", of(ratios), {"goal": 0.8})
+        yield Row("Parquet to windows / core", "", of(ratios), goal=0.8)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
