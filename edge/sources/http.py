@@ -8,25 +8,20 @@ its client certificate, whose common name is the gateway.
 """
 
 import asyncio
-import socket
-import ssl
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any, Literal, cast
+from typing import Literal, cast
 
 import msgspec
-import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from citybrain import log
 from citybrain.edge import forms
 from citybrain.edge.merge import Lane, Outcome
-from citybrain.edge.sources.base import Context, SourceConfig
+from citybrain.edge.sources.base import Context
+from citybrain.edge.sources.http_server import Certified, HttpConfig, Server, listening, served
 from citybrain.edge.spool import SpoolFull
 from citybrain.errors import InvalidInput, SetupError
 from citybrain.process import Health
@@ -40,22 +35,6 @@ _FORMS = {
     forms.ARROW: forms.ARROW,
 }
 _DISCARD_BYTES = 256 << 20
-_HEAD_BYTES = 64 << 10
-
-
-class HttpConfig(SourceConfig, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """[sources.http]. cert_file, key_file: serve TLS. client_ca_file: take certificates that
-    this authority signed instead of tokens. All times in seconds."""
-
-    host: str = "127.0.0.1"
-    port: int = 8040
-    max_body_mb: float = 8
-    body_timeout_s: float = 30
-    retry_after_s: int = 5
-    max_connections: int = 2_000
-    cert_file: str = ""
-    key_file: str = ""
-    client_ca_file: str = ""
 
 
 class _Answer(Exception):
@@ -78,8 +57,8 @@ class HttpSource:
         self._context = context
         self._limit = int(config.max_body_mb * (1 << 20))
         self._log = log.get("edge.http")
-        self._certified: dict[tuple[str, int], str] = {}
-        self._socket = _listen(config.host, config.port)
+        self._certified: Certified = {}
+        self._socket = listening(config.host, config.port)
         self.port = int(self._socket.getsockname()[1])
 
     def health(self) -> Health:
@@ -88,7 +67,7 @@ class HttpSource:
 
     async def run(self, ready: asyncio.Event) -> None:
         """Serve until cancelled."""
-        server = _Server(self._uvicorn(self._application()))
+        server = Server(served(self._application(), self._config, self._certified))
         serving = asyncio.create_task(server.serve(sockets=[self._socket]))
         self._log.info("listening", host=self._config.host, port=self.port)
         ready.set()
@@ -116,67 +95,6 @@ class HttpSource:
                 await others(scope, receive, send)
 
         return application
-
-    def _uvicorn(self, app: ASGIApp) -> uvicorn.Config:
-        config, certified = self._config, self._certified
-
-        class Protocol(HttpToolsProtocol):
-            """Remembers who showed a certificate (the ASGI scope does not tell), and hangs up on
-            a head without end, which its parser would collect."""
-
-            _head = 0
-
-            def data_received(self, data: bytes) -> None:
-                self._head += len(data)
-                super().data_received(data)
-                if self._head > _HEAD_BYTES and not self.transport.is_closing():
-                    self.send_400_response(f"head: more than {_HEAD_BYTES} bytes")
-
-            def on_message_begin(self) -> None:
-                self._head = 0
-                super().on_message_begin()
-
-            def on_body(self, body: bytes) -> None:
-                self._head = 0
-                super().on_body(body)
-
-            def on_message_complete(self) -> None:
-                self._head = 0
-                super().on_message_complete()
-
-            def connection_made(self, transport: Any) -> None:
-                super().connection_made(transport)
-                name = _common_name(transport.get_extra_info("ssl_object"))
-                if name and self.client:
-                    certified[self.client] = name
-
-            def connection_lost(self, exc: Exception | None) -> None:
-                super().connection_lost(exc)
-                if self.client:
-                    certified.pop(self.client, None)
-
-        try:
-            made = uvicorn.Config(
-                app,
-                http=Protocol,
-                ws="none",
-                lifespan="off",
-                log_config=None,
-                access_log=False,
-                proxy_headers=False,
-                server_header=False,
-                limit_concurrency=config.max_connections,
-                timeout_keep_alive=75,
-                timeout_graceful_shutdown=5,
-                ssl_certfile=config.cert_file or None,
-                ssl_keyfile=config.key_file or None,
-                ssl_ca_certs=config.client_ca_file or None,
-                ssl_cert_reqs=ssl.CERT_OPTIONAL if config.client_ca_file else ssl.CERT_NONE,
-            )
-            made.load()
-        except (OSError, ssl.SSLError) as error:
-            raise SetupError(f"sources.http: cert_file, key_file: {error}") from error
-        return made
 
     async def _health(self, request: Request) -> Response:
         state: Health = self._context.health()
@@ -312,37 +230,6 @@ class HttpSource:
             self._log.debug("rest of a body not read", why=str(error))
 
 
-class _Server(uvicorn.Server):
-    """Leaves the signals to the agent."""
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Nothing: the agent stops its sources."""
-        yield
-
-
 def _json(status: int, content: Health | Outcome | Orders | dict[str, str],
           headers: dict[str, str] | None = None) -> Response:  # fmt: skip
     return Response(msgspec.json.encode(content), status, headers, "application/json")
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    server = socket.socket(family)
-    server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        server.bind((host, port))
-    except OSError as error:
-        server.close()
-        raise SetupError(f"sources.http: port: {host}:{port}: {error.strerror}") from error
-    return server
-
-
-def _common_name(tls: ssl.SSLObject | None) -> str:
-    """The common name of the certificate that a client showed, "" for none."""
-    certificate = (tls.getpeercert() if tls else None) or {}
-    for part in certificate.get("subject", ()):
-        for name, value in cast(tuple[tuple[str, str], ...], part):
-            if name == "commonName":
-                return value
-    return ""
