@@ -1,5 +1,6 @@
 // The selected sensor: its values, what was forecast beside them, and how complete they are.
 import { h, put } from "/app/dom.js";
+import { columns, completeness, soonest, span } from "/app/series.js";
 import { comparison, junctionMain, junctionSide } from "/app/signals.js";
 import { icon } from "/app/symbols.js";
 import { age, current, dayTime, hourMinute, measure, named, number, percent, t, unit } from "/app/text.js";
@@ -147,39 +148,8 @@ export class Panel {
     this.tick();
   }
 
-  columns() {
-    const rows = new Map();
-    const row = (ms) => {
-      if (!rows.has(ms)) rows.set(ms, [ms / 1000, null, null, null, null]);
-      return rows.get(ms);
-    };
-    for (const [start, value] of this.series.points) row(start)[1] = value;
-    const first = this.series.points[0]?.[0] ?? -Infinity;
-    const last = this.series.points.at(-1)?.[0] ?? -Infinity;
-    // In the past the shortest look ahead, in the future every one that has not come true yet.
-    const horizons = Object.keys(this.series.forecasts).map(Number).sort((a, b) => a - b);
-    for (const horizon of horizons) {
-      for (const [target, , value, lower, upper] of this.series.forecasts[horizon]) {
-        if (target < first || (horizon !== horizons[0] && target <= last)) continue;
-        const cells = row(target);
-        if (cells[2] === null) [cells[2], cells[3], cells[4]] = [value, lower, upper];
-      }
-    }
-    const sorted = [...rows.values()].sort((a, b) => a[0] - b[0]);
-    // A window that is missing altogether is a gap, not a straight line.
-    const filled = [];
-    for (const cells of sorted) {
-      const before = filled.at(-1);
-      if (before && (cells[0] - before[0]) * 1000 > this.series.window_ms * 1.5 && cells[0] * 1000 <= last) {
-        filled.push([before[0] + this.series.window_ms / 1000, null, null, null, null]);
-      }
-      filled.push(cells);
-    }
-    return [0, 1, 2, 3, 4].map((column) => filled.map((cells) => cells[column]));
-  }
-
   async draw() {
-    const columns = this.columns();
+    const data = columns(this.series);
     const kind = this.store.city.kinds[this.series.kind];
     const model = this.store.figures?.models.find((one) => one.kind === this.series.kind);
     const learnt = Object.keys(this.series.forecasts).length > 0;
@@ -190,12 +160,12 @@ export class Panel {
     if (!this.series.points.length) return;
     const { default: uPlot } = await import("/vendor/uPlot.esm.js");
     if (this.chart && this.chart.language === current() && this.chart.of === this.wanted) {
-      this.chart.setData(columns);
+      this.chart.setData(data);
       return;
     }
     this.chart?.destroy();
     this.plot.replaceChildren();
-    this.chart = new uPlot(this.options(uPlot, kind), columns, this.plot);
+    this.chart = new uPlot(this.options(uPlot, kind), data, this.plot);
     this.chart.language = current();
     this.chart.of = this.wanted;
   }
@@ -233,31 +203,10 @@ export class Panel {
       ],
       bands: [{ series: [4, 3], fill: colour("--forecast-band") }],
       hooks: {
-        draw: [(u) => this.completeness(u, colour)],
+        draw: [(u) => this.series && completeness(u, this.series, colour)],
         setCursor: [(u) => this.plot.classList.toggle("pointed", u.cursor.idx !== null && u.cursor.idx !== undefined)],
       },
     };
-  }
-
-  /** A strip at the foot: how much of each window was there. */
-  completeness(u, colour) {
-    if (!this.series) return;
-    const pen = u.ctx;
-    const ratio = devicePixelRatio;
-    const { left, top, width, height } = u.bbox;
-    pen.save();
-    pen.beginPath();
-    pen.rect(left, top, width, height);
-    pen.clip();
-    for (const [start, , seen, expected] of this.series.points) {
-      const from = u.valToPos(start / 1000, "x", true);
-      const to = u.valToPos((start + this.series.window_ms) / 1000, "x", true);
-      const share = expected ? seen / expected : 0;
-      pen.fillStyle = colour(share >= 0.95 ? "--good" : share > 0 ? "--warn" : "--bad");
-      pen.globalAlpha = share >= 0.95 ? 0.45 : 0.95;
-      pen.fillRect(from, top + height - 3 * ratio, Math.max(1, to - from - ratio), 3 * ratio);
-    }
-    pen.restore();
   }
 
   size() {
@@ -284,19 +233,4 @@ export class Panel {
     const next = this.series && soonest(this.series.forecasts, now);
     put(this.figures.forecast, next ? `${measure(next[2])} ${unit(row.unit)} · ${hourMinute(next[0])}` : t("panel.no_forecast"));
   }
-}
-
-/** The newest forecast at the shortest horizon, if its time is still to come. */
-function soonest(forecasts, now) {
-  const shortest = Math.min(...Object.keys(forecasts).map(Number));
-  const newest = forecasts[shortest]?.at(-1);
-  return newest && newest[0] >= now ? newest : null;
-}
-
-/** The y axis: from zero for what cannot be negative, with air above. */
-function span(low, high, kind) {
-  if (low === null || high === null) return [0, 1];
-  const room = Math.max((high - low) * 0.12, 0.5);
-  const zero = kind.total || (low >= 0 && low < (high - low) * 2);
-  return [zero ? 0 : low - room, high + room];
 }
