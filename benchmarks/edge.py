@@ -79,8 +79,7 @@ def _measure(
         figures.append(len(mine) * each / (after.user + after.system - cpu.user - cpu.system))
     facts: dict[str, float | int | str] = {"clients": clients, "sensors": SENSORS}
     facts |= {"resident_mb": round(process.memory_info().rss / 2**20)}
-    facts |= {"goal": goal} if goal else {}
-    return Row(name, "readings/s per core", of(figures), facts)
+    return Row(name, "readings/s per core", of(figures), facts, goal)
 
 
 def _sent(data: Path) -> None:

@@ -25,6 +25,7 @@ from citybrain.edge.intake import Intake
 from citybrain.edge.journal import Ledger, Message, Party
 from citybrain.edge.metrics import EdgeMetrics
 from citybrain.edge.spool import Spool
+from citybrain.edge.wires import Wire, abandon, send_lane
 from citybrain.layout import Layout
 from citybrain.topics import full_name
 
@@ -36,8 +37,6 @@ _TRY_MS = 60_000
 _BACK_OFF_S = (0.1, 0.3, 1.0, 3.0)
 
 NewProducer = Callable[[], AIOKafkaProducer]
-Wire = tuple[str, int, bytes, bytes, int]
-"""(topic, partition, key, value, readings): one record."""
 
 
 class Sender:
@@ -261,7 +260,7 @@ class Sender:
             self._producer = producer
         producer = self._producer
         # What is delivered leaves its lane, so that it is not sent again if another lane fails.
-        lots = [_send_lane(producer, *place, lane) for place, lane in lanes.items()]
+        lots = [send_lane(producer, *place, lane) for place, lane in lanes.items()]
         for result in await asyncio.gather(*lots, return_exceptions=True):
             if isinstance(result, BaseException):
                 raise result
@@ -269,7 +268,7 @@ class Sender:
     async def _close(self) -> None:
         producer, self._producer = self._producer, None
         if producer is not None:
-            await _abandon(producer)
+            await abandon(producer)
 
     async def _wait(self, stop: asyncio.Event, seconds: float, for_data: bool = True) -> None:
         waits = [asyncio.ensure_future(stop.wait())]
@@ -290,36 +289,3 @@ class Sender:
             self._log.error("spool entries unreadable", entries=self._spool.unreadable)
             self._metrics.damaged.inc(self._spool.unreadable)
             self._spool.unreadable = 0
-
-
-async def _send_lane(
-    producer: AIOKafkaProducer, topic: str, partition: int, lane: list[Wire]
-) -> None:
-    while lane:
-        batch = producer.create_batch()
-        taken = 0
-        for _, _, key, value, readings in lane:
-            headers = [("n", b"%d" % readings)]
-            if batch.append(timestamp=None, key=key, value=value, headers=headers) is None:
-                break
-            taken += 1
-        batch.close()
-        future = await producer.send_batch(batch, topic, partition=partition)
-        # A producer that is given up fails what nobody waits for any more.
-        future.add_done_callback(lambda done: done.cancelled() or done.exception())
-        await future
-        del lane[:taken]
-
-
-async def _abandon(producer: AIOKafkaProducer) -> None:
-    """Stop a producer without waiting for what it could not send: the spool has it."""
-    # stop() alone would flush to a broker that is away, for ever; aiokafka has no public way
-    # to give up, so its sending task ends first and its connections next.
-    sending = producer._sender.sender_task
-    if sending is not None:
-        sending.cancel()
-    try:
-        await producer.client.close()
-        await asyncio.wait_for(producer.stop(), 5)
-    except (TimeoutError, KafkaError, OSError) as error:
-        log.get("edge.sender").debug("producer closed", why=str(error))
