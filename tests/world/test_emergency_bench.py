@@ -30,7 +30,7 @@ def test_priority_saves_most_of_what_an_empty_road_would() -> None:
     assert done.returncode == 0, done.stderr
     told: dict[str, Any] = json.loads(done.stdout)
     assert told["arrived"] == {"obeys": 6, "priority": 6}
-    assert told["empty_s"] <= told["priority_s"] < told["obeys_s"]
+    assert told["empty_s"] - 1 <= told["priority_s"] < told["obeys_s"], "steps are of a second"
     assert told["share"] > 0.5, "six trips of a quarter of an hour, so with room"
     assert told["requests"]["completed"] >= 6
     assert told["refusals"] == 0, "no lamp that the interlock had to stop"
