@@ -335,10 +335,6 @@ class Worker:
     async def _revoked(self, revoked: set[TP]) -> None:
         """Save what is still ours; by the end of this the partitions may be another's."""
         self._settled.clear()
-        # Faust stops the flow only of a worker that has partitions. To one that gets its first
-        # it would hand records before the shells are open and the places are sought.
-        self._app.consumer.stop_flow()
-        self._app.flow_control.suspend()
         self._metrics.revoked()
         await self._give_up_opening()
         try:
