@@ -60,9 +60,7 @@ def compare(
     for name in controllers:
         if name not in names():
             raise UsageError(f"--controller: {name!r} is not one of {names()}")
-    for path in (scenario.net, *scenario.routes, *scenario.additional):
-        if not path.is_file():
-            raise UsageError(f"{path}: no such file")
+    present(scenario.net, *scenario.routes, *scenario.additional)
     found = junctions.read(scenario.net, scenario.additional)
     if not found:
         raise UsageError(f"{scenario.net}: no road signal with something to decide")
@@ -173,11 +171,19 @@ def named(
     if net is None or routes is None:
         raise UsageError("--net: give a network with --routes, adlershof, or --sumocfg")
     files = _files(Path(), routes)
+    present(Path(net), *files)
     begin = _first_departure(files)
     return Scenario(
         net=Path(net), routes=files, additional=_files(Path(), additional),
         begin_s=begin, end_s=begin + 3600,
     )  # fmt: skip
+
+
+def present(*files: Path) -> None:
+    """Raises UsageError naming the first of these files that is not there."""
+    for path in files:
+        if not path.is_file():
+            raise UsageError(f"{path}: no such file")
 
 
 def _first_departure(files: Sequence[Path]) -> int:

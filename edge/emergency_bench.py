@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from citybrain.edge import junctions
+from citybrain.edge.bench import present
 from citybrain.edge.closed_loop import Scenario, run
 from citybrain.edge.emergency_trips import Trip, choose, network_roads
 from citybrain.edge.escort import Escort, prepare, set_out
@@ -67,9 +68,7 @@ def bench(
     """Run all of it. Raises UsageError for files that are not there or demand without signals,
     PackError for a network that cannot be read.
     """
-    for path in (scenario.net, *scenario.routes, *scenario.additional):
-        if not path.is_file():
-            raise UsageError(f"{path}: no such file")
+    present(scenario.net, *scenario.routes, *scenario.additional)
     found = junctions.read(scenario.net, scenario.additional)
     if not found:
         raise UsageError(f"{scenario.net}: no road signal with something to decide")

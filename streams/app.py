@@ -107,9 +107,14 @@ class _Consumer(driver.Consumer):
         done = position is not None and position >= end and (fetched is None or fetched <= taken)
         return 0 if done else end - taken
 
+    def resume_partitions(self, tps: Any) -> None:
+        """Nothing: Faust resumes partitions before it has sought their places, and would hand
+        out records that no shell waits for yet. `seek_to_committed` resumes them."""
+
     async def seek_to_committed(self) -> Mapping[TP, int]:
         offsets = await self.worker.offsets(self.assignment())
         await self._thread.seek_all(offsets)
+        super().resume_partitions(offsets)
         return offsets
 
     async def force_commit(self, *args: Any, **kwargs: Any) -> bool:
