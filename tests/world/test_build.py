@@ -12,7 +12,14 @@ from citybrain.pack import load
 
 pytestmark = pytest.mark.world
 
-GENERATED = ("city.toml", "sensors.csv", "roads.geojson", "world.toml", "signals.toml")
+GENERATED = (
+    "city.toml",
+    "sensors.csv",
+    "roads.geojson",
+    "world.toml",
+    "signals.toml",
+    "emergency.toml",
+)
 
 
 def test_the_committed_pack_can_be_built_again_byte_for_byte(tmp_path: Path) -> None:
