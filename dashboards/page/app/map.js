@@ -16,7 +16,7 @@ export async function showMap(node, store, prefs) {
   const box = h("div", { class: "map-box" });
   const tools = h("div", { class: "map-tools" });
   const legend = h("div", { class: "legend" });
-  const emergency = h("section", { class: "emergency", hidden: true, "aria-live": "polite" });
+  const emergency = h("section", { class: "emergency-list", hidden: true, "aria-live": "polite" });
   node.append(box, tools, legend, emergency);
   new EmergencyList(emergency, store);
   const view = new MapView(box, tools, legend, store, prefs);
