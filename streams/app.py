@@ -1,4 +1,4 @@
-"""The worker: stages on Faust. The only module that knows it.
+"""The worker: stages on Faust. This and `consumer` are the only modules that know it.
 
 Faust gives partitions, rebalancing and a stream of messages; everything that must be exact
 is the shell's. So Faust neither commits (a shell does, once its snapshot is durable) nor
@@ -17,10 +17,9 @@ from typing import Any
 
 import faust
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
-from aiokafka.errors import IllegalStateError, KafkaError
+from aiokafka.errors import KafkaError
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
-from faust.types.tuples import ConsumerMessage
 
 from citybrain import log, plan_keys, topics
 from citybrain.city import City
@@ -30,6 +29,7 @@ from citybrain.kafka import KafkaSettings, consumer_arguments, faust_broker
 from citybrain.process import stop_event
 from citybrain.stage import Record
 from citybrain.streams import memory
+from citybrain.streams.consumer import Consumer, Quiet
 from citybrain.streams.metrics import WorkerMetrics
 from citybrain.streams.outputs import Outputs
 from citybrain.streams.present import Present
@@ -44,92 +44,10 @@ AWAY_S = 5.0
 FETCHED_BYTES = 4 << 20
 BUFFERED_FETCHES = 2
 """What waits in a worker: so many fetches, each of so many bytes a partition or one record."""
-FETCH_WAIT_MS = 50
 BREATH_S = 0.005
 """After so long at the records of one fetch, everybody else has a turn."""
 
 _log = log.get(__name__)
-
-
-class _Thread(driver.AIOKafkaConsumerThread):
-    def _create_worker_consumer(self, transport: Any) -> AIOKafkaConsumer:
-        consumer = super()._create_worker_consumer(transport)
-        # Faust offers this with its exactly_once only; what others write in transactions
-        # (models, retried dead letters) must not be seen before it is committed.
-        consumer._isolation_level = "read_committed"
-        # A request for quiet partitions holds up one for those of the same node that were busy.
-        consumer._fetch_max_wait_ms = FETCH_WAIT_MS
-        return consumer
-
-    async def _fetch_records(self, *args: Any, **kwargs: Any) -> dict[TP, list[Any]]:
-        """All records of a partition that came together, as one item."""
-        fetched = await super()._fetch_records(*args, **kwargs)
-        return {place: [records] for place, records in fetched.items() if records}
-
-    async def seek_all(self, offsets: Mapping[TP, int]) -> None:
-        """Go to these offsets, in the consumer's own thread.
-
-        Faust's own `seek` works on the fetched records from the caller's thread, while the
-        consumer's thread goes through them: seen as a KeyError in a rebalance.
-        """
-        await self.call_thread(self._seek_all, self._ensure_consumer(), offsets)
-
-    async def _seek_all(self, consumer: AIOKafkaConsumer, offsets: Mapping[TP, int]) -> None:
-        for place, offset in offsets.items():
-            consumer.seek(place, offset)
-
-
-class _Consumer(driver.Consumer):
-    """Reads from where the shells' states end; commits only what they acknowledge."""
-
-    worker: "Worker"
-    _thread: _Thread
-
-    def _new_consumer_thread(self) -> _Thread:
-        return _Thread(self, loop=self.loop, beacon=self.beacon)
-
-    def _to_message(self, tp: TP, record: Any) -> ConsumerMessage:
-        last = record[-1]
-        return ConsumerMessage(
-            tp.topic, tp.partition, last.offset, last.timestamp / 1000, last.timestamp_type, None,
-            None, record, None, 0, 0, tp, generation_id=self.app.consumer_generation_id,
-        )  # fmt: skip
-
-    async def behind(self, place: TP, taken: int, end: int) -> int:
-        """How many offsets wait, 0 if all that is left are marks of transactions."""
-        if taken >= end:
-            return 0
-        try:
-            position = await self.position(place)
-        except IllegalStateError:
-            return end - taken  # it is being handed over
-        fetched = self._read_offset[place]
-        done = position is not None and position >= end and (fetched is None or fetched <= taken)
-        return 0 if done else end - taken
-
-    def resume_partitions(self, tps: Any) -> None:
-        """Nothing: Faust resumes partitions before it has sought their places, and would hand
-        out records that no shell waits for yet. `seek_to_committed` resumes them."""
-
-    async def seek_to_committed(self) -> Mapping[TP, int]:
-        offsets = await self.worker.offsets(self.assignment())
-        await self._thread.seek_all(offsets)
-        super().resume_partitions(offsets)
-        return offsets
-
-    async def force_commit(self, *args: Any, **kwargs: Any) -> bool:
-        return False
-
-    def on_buffer_full(self, tp: TP) -> None:
-        """Nothing: Faust would sleep a second once all partitions are full; a full buffer makes
-        it wait by itself, just as long as it has to."""
-
-    def verify_event_path(self, now: float, tp: TP) -> None:
-        """Progress is judged by `WorkerMetrics.health`."""
-
-    async def acknowledge(self, place: TP, offset: int) -> None:
-        """Commit that everything below `offset` is done with."""
-        await self._commit({place: offset})
 
 
 class Worker:
@@ -216,11 +134,11 @@ class Worker:
             stream_recovery_delay=0.0,
             broker_session_timeout=15.0,
             broker_heartbeat_interval=3.0,
-            Monitor=_Quiet,
+            Monitor=Quiet,
             value_serializer="raw",
             key_serializer="raw",
         )
-        consumer = type("Consumer", (_Consumer,), {"worker": self})
+        consumer = type("Consumer", (Consumer,), {"worker": self})
         transport = type("Transport", (driver.Transport,), {"Consumer": consumer})
         app.transport = transport(app.conf.broker_consumer, app)
         app.on_partitions_assigned.connect(_handler(self._assigned), weak=False)
@@ -428,18 +346,6 @@ class Worker:
     def _fail(self, error: BaseException | None) -> None:
         if error is not None and self._failure is not None and not self._failure.done():
             self._failure.set_exception(error)
-
-
-class _Quiet(faust.Monitor):
-    """Keeps no statistics of messages: they cost time at each one, and ours are others."""
-
-    def on_message_in(self, *args: Any) -> None: ...
-
-    def on_message_out(self, *args: Any) -> None: ...
-
-    def on_stream_event_in(self, *args: Any) -> None: ...
-
-    def on_stream_event_out(self, *args: Any) -> None: ...
 
 
 def _handler(of: Callable[[set[TP]], Awaitable[None]]) -> Any:
