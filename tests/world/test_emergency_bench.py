@@ -39,7 +39,7 @@ def test_priority_saves_most_of_what_an_empty_road_would() -> None:
 @pytest.mark.parametrize(
     ("options", "why"),
     [
-        (["--net", "nowhere.xml", "--routes", "nothing.xml"], "nothing.xml"),
+        (["--net", "nowhere.xml", "--routes", "nothing.xml"], "nowhere.xml"),
         (["--net", "adlershof", "--controller", "magic"], "--controller: 'magic' is not one of"),
         ([], "--net: give a network"),
     ],
