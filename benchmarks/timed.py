@@ -21,7 +21,7 @@ import psutil
 from citybrain import batch, stats
 from citybrain.cli.worker import worker
 from citybrain.models.windows import Windows
-from citybrain.streams import app
+from citybrain.streams import app, consumer
 from citybrain.streams.gateways import Gateways
 from citybrain.streams.outputs import Outputs
 from citybrain.streams.series import Series
@@ -144,13 +144,13 @@ def _wrap() -> None:
             return _awaited(of(*args, **kwargs), part)
 
         setattr(owner, name, stepped)
-    fetch = app._Thread._fetch_records
+    fetch = consumer.Thread._fetch_records
 
     async def fetching(self: Any, *args: Any, **kwargs: Any) -> Any:
         CONSUMER[0] = str(threading.get_native_id())
         return await fetch(self, *args, **kwargs)
 
-    app._Thread._fetch_records = fetching  # type: ignore[method-assign]  # that is the purpose
+    consumer.Thread._fetch_records = fetching  # type: ignore[method-assign]  # that is the purpose
     run = app.Worker.run
 
     async def running(self: app.Worker, stop: asyncio.Event) -> None:
