@@ -36,6 +36,8 @@ last one, which wants what the controller wants: so nobody waits for the others 
 AGAIN_MS = 4_000
 """A plan that stays the same is told again after so long."""
 TICK_MS = 1_000
+AHEAD_MS = 2_000
+"""A time that lies further ahead of the broker's receipt comes from a clock that is wrong."""
 OVER_KEPT = 500
 
 
@@ -57,9 +59,8 @@ class Signals:
 
     def __init__(self, city: City) -> None:
         self._controller = city.signal_control.controller
-        self._sites = {
-            junction.id: Site(junction, self._controller) for junction in city.signals.values()
-        }
+        self._junctions = {junction.id: junction for junction in city.signals.values()}
+        self._sites = {name: Site(one, self._controller) for name, one in self._junctions.items()}
         zones = {link.id: link.zone for link in city.links.values()}
         self._responders = {
             junction.id: Responder(junction, city.signal_control, zones)
@@ -81,9 +82,9 @@ class Signals:
             entry = signal_log.decode(record.value)
             match entry:
                 case Tick(at_ms=at_ms):
-                    return self._decide(at_ms)
+                    return self._decide(at_ms, record.timestamp_ms)
                 case Report():
-                    self._report(entry)
+                    self._report(entry, record.timestamp_ms)
                 case Notice(alert=alert):
                     self._notice(alert)
                 case PriorityRequest():
@@ -94,7 +95,7 @@ class Signals:
 
     def tick(self, now_ms: int) -> Sequence[Out]:
         """Ask for a decision, once a second, where somebody waits for one."""
-        if not self._sites or now_ms - self._at_ms < TICK_MS // 2:
+        if not self._sites or -AHEAD_MS <= now_ms - self._at_ms < TICK_MS // 2:
             return []
         heard = max((s.shown.at_ms for s in self._sites.values() if s.shown), default=0)
         if now_ms - heard > PLAN_MS:
@@ -142,18 +143,30 @@ class Signals:
         """What was taken and told since the beginning; the watermark is the last tick."""
         return {"watermark_ms": self._at_ms or None, **self._counts}
 
-    def _report(self, report: Report) -> None:
+    def _report(self, report: Report, received_ms: int) -> None:
+        """Take what is told by clocks that are right, then refuse what is not."""
         self._counts["reports"] += 1
+        wrong: list[InvalidInput] = []
         for refusal in report.refusals:
             self._counts[f"refused {refusal.rule}"] += 1
         for shown in report.shown:
             site = self._sites.get(shown.junction)
             if site is None:
                 raise InvalidInput("junction", f"junction: {shown.junction!r} is not in the pack")
+            if shown.at_ms - received_ms > AHEAD_MS:
+                wrong.append(_ahead(f"junction {shown.junction}", shown.at_ms, received_ms))
+                continue
             site.see(shown)
             self._dirty.add(shown.junction)
         for detections in report.detections:
-            self._learn(detections)
+            if detections.at_ms - received_ms > AHEAD_MS:
+                wrong.append(_ahead("detections", detections.at_ms, received_ms))
+            elif detections.expires_ms < received_ms:
+                self._counts["detections expired"] += 1
+            else:
+                self._learn(detections)
+        if wrong:
+            raise wrong[0]
 
     def _learn(self, told: Detections) -> None:
         columns = (told.detectors, told.passed, told.present, told.waiting)
@@ -206,9 +219,11 @@ class Signals:
         alerts = [one for _, one in sorted(self._alerts.items()) if _counts(one)]
         self._effects = {name: one.effects(alerts) for name, one in self._responders.items()}
 
-    def _decide(self, at_ms: int) -> list[Out]:
+    def _decide(self, at_ms: int, received_ms: int) -> list[Out]:
         if at_ms <= self._at_ms:
-            return []  # somebody's who was still ticking when we took over
+            if self._at_ms - max(at_ms, received_ms) <= AHEAD_MS:
+                return []  # somebody's who was still ticking when we took over
+            self._begin_anew()
         self._at_ms = at_ms
         self._counts["ticks"] += 1
         outs: list[Out] = []
@@ -236,6 +251,14 @@ class Signals:
             outs.append(self._plan(name, at_ms, decision, effects.because))
         self._counts["plans"] += sum(out.topic == "signal-plans" for out in outs)
         return outs
+
+    def _begin_anew(self) -> None:
+        """The last ticks were by a clock that was ahead: what was reckoned by them is dropped."""
+        self._counts["clock set back"] += 1
+        self._sites = {name: Site(one, self._controller) for name, one in self._junctions.items()}
+        self._preempts = {name: Preempt(one) for name, one in self._junctions.items()}
+        self._told, self._held = {}, set()
+        self._dirty.update(self._sites)
 
     def _decisions(self, at_ms: int) -> dict[str, Decision | None]:
         """Of every junction, those that need thought all together."""
@@ -280,6 +303,14 @@ class Signals:
             original=record.value,
         )
         return Out("dead-letter", findings.encode(letter), letter.id.encode())
+
+
+def _ahead(what: str, at_ms: int, received_ms: int) -> InvalidInput:
+    return InvalidInput(
+        "clock",
+        f"{what}: at_ms: {at_ms} is {at_ms - received_ms} ms ahead of the broker's clock,"
+        f" expected at most {AHEAD_MS}",
+    )
 
 
 def _counts(alert: Alert) -> bool:
