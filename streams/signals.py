@@ -30,9 +30,10 @@ VERSION = 1
 PLAN_MS = 10_000
 """How long a plan is valid: with the arbiter's patience, this is how late the local plan takes
 over when nobody decides any more."""
-PRIORITY_MS, RELEASE_MS = 8_000, 1_000
+PRIORITY_MS, RELEASE_MS = 8_000, 3_000
 """How long a plan for a vehicle with priority is valid (it is told anew with each tick), and the
-last one, which wants what the controller wants: so nobody waits for the others to run out."""
+last one, which wants what the controller wants: so nobody waits for the others to run out. It
+has to outlast the second in which a controller asks, and the way."""
 AGAIN_MS = 4_000
 """A plan that stays the same is told again after so long."""
 TICK_MS = 1_000
@@ -88,7 +89,7 @@ class Signals:
                 case Notice(alert=alert):
                     self._notice(alert)
                 case PriorityRequest():
-                    return self._request(entry)
+                    return self._request(entry, record.timestamp_ms)
         except InvalidInput as error:
             return [self._dead_letter(record, error)]
         return []
@@ -128,12 +129,17 @@ class Signals:
         self._alerts = head.alerts
         self._held = set(head.held)
         for asked in head.asked:
-            if asked.request.junction in self._preempts:
-                self._preempts[asked.request.junction].asked[asked.request.id] = asked
+            preempt = self._preempts.get(asked.request.junction)
+            if preempt is not None and not preempt.unfit(asked.request):
+                preempt.asked[asked.request.id] = asked
         self._weigh()
         for name, site in self._sites.items():
-            if f"site/{name}" in blocks:
+            if f"site/{name}" not in blocks:
+                continue
+            try:
                 site.take_up(blocks[f"site/{name}"])
+            except InvalidInput:  # the pack has another junction of this name now
+                self._counts["sites begun anew"] += 1
 
     def counts(self) -> Mapping[str, int]:
         """No readings come here."""
@@ -185,11 +191,11 @@ class Signals:
             self._sites[owner].learn(states)
             self._dirty.add(owner)
 
-    def _request(self, request: PriorityRequest) -> list[Out]:
+    def _request(self, request: PriorityRequest, received_ms: int) -> list[Out]:
         preempt = self._preempts.get(request.junction)
         if preempt is None:
             raise InvalidInput("junction", f"junction: {request.junction!r} is not in the pack")
-        return self._statuses(preempt.take(self._at_ms, request))
+        return self._statuses(preempt.take(self._at_ms or received_ms, request))
 
     def _statuses(self, told: Sequence[PriorityStatus]) -> list[Out]:
         """What became of requests, for who watches."""

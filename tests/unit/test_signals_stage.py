@@ -1,5 +1,6 @@
 """The signals stage: what it plans, from a log alone, and that a crash changes none of it."""
 
+import dataclasses
 from itertools import pairwise
 
 import msgspec
@@ -157,6 +158,32 @@ def test_a_report_that_does_not_fit_is_a_dead_letter_and_the_others_go_on(
     letters = [msgspec.json.decode(out.value, type=DeadLetter) for out in outs]
     assert [letter.reason for letter in letters] == ([reason] if reason else [])
     assert plans(run(stage, log(city, 12), 1))
+
+
+@pytest.mark.parametrize("more", ["area", "movement", "group", "stage"])
+def test_a_junction_that_the_pack_has_changed_starts_empty_and_the_others_go_on(
+    city: City, more: str
+) -> None:
+    before = Signals(city)
+    run(before, log(city, 12))
+    name, old = next(iter(city.signals.items()))
+    replace = msgspec.structs.replace
+    match more:
+        case "area":
+            new = replace(old, areas=[*old.areas, replace(old.areas[0], id="new")])
+        case "movement":
+            new = replace(old, movements=[*old.movements, old.movements[0]])
+        case "group":
+            group = replace(old.table.groups[0], id="new", links=[])
+            new = replace(old, table=replace(old.table, groups=[*old.table.groups, group]))
+        case _:
+            new = replace(old, stages=[*old.stages, replace(old.stages[0], name="new")])
+    changed = dataclasses.replace(city, signals=city.signals | {name: new})
+    after = Signals(changed)
+    after.restore(before.changed())
+    assert after.facts()["sites begun anew"] == 1
+    found = plans(run(after, log(changed, 30)[24:], 24))
+    assert found, "nobody is planned for after an edit of the pack"
 
 
 def test_hostile_bytes_are_a_dead_letter(city: City) -> None:
