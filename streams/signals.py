@@ -40,11 +40,13 @@ TICK_MS = 1_000
 AHEAD_MS = 2_000
 """A time that lies further ahead of the broker's receipt comes from a clock that is wrong."""
 OVER_KEPT = 500
+_Level = Literal["emergency", "priority"]
 
 
 class Head(msgspec.Struct, kw_only=True):
     """The small part of the state. told: junction -> when its last plan was told, its stage,
-    and its reasons. alerts: by id."""
+    and its reasons. alerts: by id. held, held_priority: junctions that somebody holds
+    whose level is emergency, or priority."""
 
     version: int = VERSION
     at_ms: int
@@ -53,6 +55,7 @@ class Head(msgspec.Struct, kw_only=True):
     counts: dict[str, int]
     asked: list[Asked] = []
     held: list[str] = []
+    held_priority: list[str] = []
 
 
 class Signals:
@@ -67,7 +70,7 @@ class Signals:
             junction.id: Responder(junction, city.signal_control, zones)
             for junction in city.signals.values()
         }
-        self._held: set[str] = set()
+        self._held: dict[_Level, set[str]] = {"emergency": set(), "priority": set()}
         self._preempts = {name: Preempt(site.junction) for name, site in self._sites.items()}
         self._alerts: dict[str, Alert] = {}
         self._effects: dict[str, Effects] = dict.fromkeys(self._sites, Effects())
@@ -107,7 +110,8 @@ class Signals:
         """The head, and every junction that a record has changed."""
         head = Head(
             at_ms=self._at_ms, told=self._told, alerts=self._alerts, counts=dict(self._counts),
-            asked=kept(self._preempts.values()), held=sorted(self._held),
+            asked=kept(self._preempts.values()), held=sorted(self._held["emergency"]),
+            held_priority=sorted(self._held["priority"]),
         )  # fmt: skip
         blocks = {f"site/{name}": self._sites[name].pack() for name in sorted(self._dirty)}
         self._dirty.clear()
@@ -127,7 +131,7 @@ class Signals:
         self._at_ms, self._told = head.at_ms, head.told
         self._counts = Counter(head.counts)
         self._alerts = head.alerts
-        self._held = set(head.held)
+        self._held = {"emergency": set(head.held), "priority": set(head.held_priority)}
         for asked in head.asked:
             preempt = self._preempts.get(asked.request.junction)
             if preempt is not None and not preempt.unfit(asked.request):
@@ -239,13 +243,15 @@ class Signals:
             self._dirty.add(name)
             first, told = self._preempts[name].decide(at_ms, site)
             outs += self._statuses(told)
-            if first is not None:
-                self._held.add(name)
-                outs.append(self._plan(name, at_ms, first, [], "emergency", PRIORITY_MS))
-            elif name in self._held:
-                self._held.remove(name)
-                if decision is not None:
-                    outs.append(self._plan(name, at_ms, decision, [], "emergency", RELEASE_MS))
+            for source, held in self._held.items():
+                wanted = first or decision
+                if first is not None and first.source == source:
+                    held.add(name)
+                    outs.append(self._plan(name, at_ms, first, [], source, PRIORITY_MS))
+                elif name in held:
+                    held.remove(name)
+                    if wanted is not None:
+                        outs.append(self._plan(name, at_ms, wanted, [], source, RELEASE_MS))
             if decision is None:
                 self._counts["left to the local plan"] += 1
                 continue
@@ -263,7 +269,7 @@ class Signals:
         self._counts["clock set back"] += 1
         self._sites = {name: Site(one, self._controller) for name, one in self._junctions.items()}
         self._preempts = {name: Preempt(one) for name, one in self._junctions.items()}
-        self._told, self._held = {}, set()
+        self._told, self._held = {}, {"emergency": set(), "priority": set()}
         self._dirty.update(self._sites)
 
     def _decisions(self, at_ms: int) -> dict[str, Decision | None]:
@@ -287,7 +293,7 @@ class Signals:
         at_ms: int,
         decision: Decision,
         because: list[Because],
-        source: Literal["adaptive", "emergency"] = "adaptive",
+        source: Literal["adaptive", "emergency", "priority"] = "adaptive",
         valid_ms: int = PLAN_MS,
     ) -> Out:
         """A plan. Its number is its time: it grows, and is known again in a replay."""

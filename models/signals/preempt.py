@@ -135,7 +135,8 @@ class Preempt:
             shown = site.shown is not None and own <= site.green()
             state: RequestState = "active" if shown else "granted"
             told += self._become(now_ms, asked, state, f"stage {wanted}")
-        return Decision(wanted, f"green for {first.request.vehicle}"), told
+        why = f"green for {first.request.vehicle}"
+        return Decision(wanted, why, source=first.request.level), told
 
     def _stages(self, request: PriorityRequest) -> list[str]:
         """Stages that open the whole approach, or at least the vehicle's own way."""

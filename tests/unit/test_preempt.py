@@ -260,3 +260,29 @@ def test_a_request_without_end_is_forgotten_a_minute_after_its_vehicle_fell_sile
         preempt.take(T0, request(junction))
     preempt.take(T0, request(junction, issued_ms=T0 + 1, expires_ms=T0 * 2))
     assert states(preempt.decide(T0 + 60_000, here)[1]) == [("r1", "expired")]
+
+
+def test_a_bus_does_not_outrank_as_an_ambulance_does(city: City) -> None:
+    stage, junction = Signals(city), max(city.signals.values(), key=lambda j: (len(j.stages), j.id))
+
+    def told(stage: Signals, *entries: signal_log.Entry) -> dict[str, tuple[str, int]]:
+        found = {}
+        for entry in entries:
+            for out in stage.apply(Record("detector-states", 0, 0, T0, signal_log.encode(entry))):
+                if out.topic == "signal-plans":
+                    plan = msgspec.json.decode(out.value, type=Plan)
+                    if plan.junction == junction.id and plan.source != "adaptive":
+                        found[plan.source] = (plan.stage, plan.expires_ms - plan.issued_ms)
+        return found
+
+    bus = request(junction, eta_s=4, level="priority")
+    first = told(stage, report(city, T0, 20), bus, Tick(at_ms=T0 + 1_000))
+    assert first.keys() == {"priority"}
+    copy = Signals(city)
+    copy.restore(stage.changed())
+    both = told(copy, request(junction, "r2", eta_s=4), Tick(at_ms=T0 + 2_000))
+    stage_now, valid_ms = both["emergency"]
+    assert both == {"emergency": (stage_now, valid_ms), "priority": (stage_now, 3_000)}
+    ends = [request(junction, name, issued_ms=T0 + 2_500, cancelled=True) for name in ("r1", "r2")]
+    after = told(copy, *ends, Tick(at_ms=T0 + 3_000))
+    assert {source: valid for source, (_, valid) in after.items()} == {"emergency": 3_000}
