@@ -5,7 +5,7 @@ of alerts, the emergency stage of vehicles that ask for a green; the log's owner
 Reports expire: the latest counts, there are no revisions, and nobody waits for a lost one.
 """
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -17,6 +17,8 @@ from citybrain.signals import Plan, Refusal
 VERSION = 1
 READABLE = (1,)
 
+Whole = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
+"""A time or a count from outside: what floats and 64-bit arrays hold exactly, and no more."""
 
 GATEWAY = "signals"
 """The gateway whose token the controllers of a city show."""
@@ -31,12 +33,12 @@ class Detections(msgspec.Struct, frozen=True, kw_only=True):
     its end. waiting: how many of them stand. A detector that is missing was lost on its way.
     """
 
-    at_ms: int
-    expires_ms: int
+    at_ms: Whole
+    expires_ms: Whole
     detectors: list[str]
-    passed: list[int]
-    present: list[int]
-    waiting: list[int]
+    passed: list[Whole]
+    present: list[Whole]
+    waiting: list[Whole]
 
 
 class Shown(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,14 +52,14 @@ class Shown(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     junction: str
-    at_ms: int
+    at_ms: Whole
     source: str
     stage: str
-    stage_ms: int
+    stage_ms: Annotated[int, msgspec.Meta(ge=-1, le=2**53)]
     lamps: str
-    ready_ms: list[int]
+    ready_ms: list[Whole]
     calls: list[str] = []
-    lamp_ms: list[int] = []
+    lamp_ms: list[Whole] = []
 
 
 class Measured(msgspec.Struct, frozen=True, kw_only=True):
@@ -109,7 +111,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, tag="report", tag_field=
 
     version: int = VERSION
     gateway: str
-    at_ms: int
+    at_ms: Whole
     shown: list[Shown] = []
     detections: list[Detections] = []
     refusals: list[Refusal] = []
@@ -123,7 +125,7 @@ class Tick(msgspec.Struct, frozen=True, kw_only=True, tag="tick", tag_field="typ
     """The time, as the log's owner saw it: decide now."""
 
     version: int = VERSION
-    at_ms: int
+    at_ms: Whole
 
 
 class Notice(msgspec.Struct, frozen=True, kw_only=True, tag="notice", tag_field="type"):
@@ -150,9 +152,9 @@ class PriorityRequest(
     vehicle: str
     junction: str
     groups: list[str]
-    eta_ms: int
-    issued_ms: int
-    expires_ms: int
+    eta_ms: Whole
+    issued_ms: Whole
+    expires_ms: Whole
     level: Literal["emergency", "priority"] = "emergency"
     cancelled: bool = False
     own: list[str] = []

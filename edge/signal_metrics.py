@@ -7,6 +7,9 @@ from prometheus_client import CollectorRegistry, Gauge
 from citybrain.edge.cabinets import Cabinets
 from citybrain.signal_log import Measured
 
+RUNS = ("live", "twin")
+BEHIND_MS = 60_000
+"""A run whose figures end so long before the other's is not running beside it any more."""
 _RUN = (
     ("delay_seconds", "Mean delay of the vehicles that arrived, last quarter of an hour.",
      "delay_s"),
@@ -56,17 +59,19 @@ class SignalMetrics:
 
     def observe(self, runs: Sequence[Measured], cabinets: Cabinets) -> None:
         """Take over the latest figures."""
-        for run in runs:
+        latest = max((run.through_ms for run in runs), default=0)
+        present = {run.run: run for run in runs if latest - run.through_ms <= BEHIND_MS}
+        for which in RUNS:
+            run = present.get(which)
             for name, _, field in _RUN:
-                value = getattr(run, field)
-                if value is not None:
-                    self._runs[name].labels(run.run).set(value)
-        both = [run.responses for run in runs if run.responses]
-        common = set.intersection(*(set(told) for told in both)) if both else set()
-        for run in runs:
-            times = [run.responses[order] for order in common if order in run.responses]
-            if times:
-                self._responses.labels(run.run).set(sum(times) / len(times))
+                value = getattr(run, field) if run else None
+                self._runs[name].labels(which).set(float("nan") if value is None else value)
+        responses = [present[which].responses if which in present else {} for which in RUNS]
+        common = sorted(set.intersection(*(set(told) for told in responses)))
+        for which, told in zip(RUNS, responses, strict=True):
+            times = [told[order] for order in common]
+            mean = sum(times) / len(times) if times else float("nan")
+            self._responses.labels(which).set(mean)
         phases = cabinets.phases()
         arrivals = sum(p.arrivals for p in phases)
         green = sum((p.arrivals_on_green or 0.0) * p.arrivals for p in phases)

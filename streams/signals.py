@@ -30,18 +30,23 @@ VERSION = 1
 PLAN_MS = 10_000
 """How long a plan is valid: with the arbiter's patience, this is how late the local plan takes
 over when nobody decides any more."""
-PRIORITY_MS, RELEASE_MS = 8_000, 1_000
+PRIORITY_MS, RELEASE_MS = 8_000, 3_000
 """How long a plan for a vehicle with priority is valid (it is told anew with each tick), and the
-last one, which wants what the controller wants: so nobody waits for the others to run out."""
+last one, which wants what the controller wants: so nobody waits for the others to run out. It
+has to outlast the second in which a controller asks, and the way."""
 AGAIN_MS = 4_000
 """A plan that stays the same is told again after so long."""
 TICK_MS = 1_000
+AHEAD_MS = 2_000
+"""A time that lies further ahead of the broker's receipt comes from a clock that is wrong."""
 OVER_KEPT = 500
+_Level = Literal["emergency", "priority"]
 
 
 class Head(msgspec.Struct, kw_only=True):
     """The small part of the state. told: junction -> when its last plan was told, its stage,
-    and its reasons. alerts: by id."""
+    and its reasons. alerts: by id. held, held_priority: junctions that somebody holds
+    whose level is emergency, or priority."""
 
     version: int = VERSION
     at_ms: int
@@ -50,6 +55,7 @@ class Head(msgspec.Struct, kw_only=True):
     counts: dict[str, int]
     asked: list[Asked] = []
     held: list[str] = []
+    held_priority: list[str] = []
 
 
 class Signals:
@@ -57,15 +63,14 @@ class Signals:
 
     def __init__(self, city: City) -> None:
         self._controller = city.signal_control.controller
-        self._sites = {
-            junction.id: Site(junction, self._controller) for junction in city.signals.values()
-        }
+        self._junctions = {junction.id: junction for junction in city.signals.values()}
+        self._sites = {name: Site(one, self._controller) for name, one in self._junctions.items()}
         zones = {link.id: link.zone for link in city.links.values()}
         self._responders = {
             junction.id: Responder(junction, city.signal_control, zones)
             for junction in city.signals.values()
         }
-        self._held: set[str] = set()
+        self._held: dict[_Level, set[str]] = {"emergency": set(), "priority": set()}
         self._preempts = {name: Preempt(site.junction) for name, site in self._sites.items()}
         self._alerts: dict[str, Alert] = {}
         self._effects: dict[str, Effects] = dict.fromkeys(self._sites, Effects())
@@ -81,20 +86,20 @@ class Signals:
             entry = signal_log.decode(record.value)
             match entry:
                 case Tick(at_ms=at_ms):
-                    return self._decide(at_ms)
+                    return self._decide(at_ms, record.timestamp_ms)
                 case Report():
-                    self._report(entry)
+                    self._report(entry, record.timestamp_ms)
                 case Notice(alert=alert):
                     self._notice(alert)
                 case PriorityRequest():
-                    return self._request(entry)
+                    return self._request(entry, record.timestamp_ms)
         except InvalidInput as error:
             return [self._dead_letter(record, error)]
         return []
 
     def tick(self, now_ms: int) -> Sequence[Out]:
         """Ask for a decision, once a second, where somebody waits for one."""
-        if not self._sites or now_ms - self._at_ms < TICK_MS // 2:
+        if not self._sites or -AHEAD_MS <= now_ms - self._at_ms < TICK_MS // 2:
             return []
         heard = max((s.shown.at_ms for s in self._sites.values() if s.shown), default=0)
         if now_ms - heard > PLAN_MS:
@@ -105,7 +110,8 @@ class Signals:
         """The head, and every junction that a record has changed."""
         head = Head(
             at_ms=self._at_ms, told=self._told, alerts=self._alerts, counts=dict(self._counts),
-            asked=kept(self._preempts.values()), held=sorted(self._held),
+            asked=kept(self._preempts.values()), held=sorted(self._held["emergency"]),
+            held_priority=sorted(self._held["priority"]),
         )  # fmt: skip
         blocks = {f"site/{name}": self._sites[name].pack() for name in sorted(self._dirty)}
         self._dirty.clear()
@@ -125,14 +131,19 @@ class Signals:
         self._at_ms, self._told = head.at_ms, head.told
         self._counts = Counter(head.counts)
         self._alerts = head.alerts
-        self._held = set(head.held)
+        self._held = {"emergency": set(head.held), "priority": set(head.held_priority)}
         for asked in head.asked:
-            if asked.request.junction in self._preempts:
-                self._preempts[asked.request.junction].asked[asked.request.id] = asked
+            preempt = self._preempts.get(asked.request.junction)
+            if preempt is not None and not preempt.unfit(asked.request):
+                preempt.asked[asked.request.id] = asked
         self._weigh()
         for name, site in self._sites.items():
-            if f"site/{name}" in blocks:
+            if f"site/{name}" not in blocks:
+                continue
+            try:
                 site.take_up(blocks[f"site/{name}"])
+            except InvalidInput:  # the pack has another junction of this name now
+                self._counts["sites begun anew"] += 1
 
     def counts(self) -> Mapping[str, int]:
         """No readings come here."""
@@ -142,18 +153,30 @@ class Signals:
         """What was taken and told since the beginning; the watermark is the last tick."""
         return {"watermark_ms": self._at_ms or None, **self._counts}
 
-    def _report(self, report: Report) -> None:
+    def _report(self, report: Report, received_ms: int) -> None:
+        """Take what is told by clocks that are right, then refuse what is not."""
         self._counts["reports"] += 1
+        wrong: list[InvalidInput] = []
         for refusal in report.refusals:
             self._counts[f"refused {refusal.rule}"] += 1
         for shown in report.shown:
             site = self._sites.get(shown.junction)
             if site is None:
                 raise InvalidInput("junction", f"junction: {shown.junction!r} is not in the pack")
+            if shown.at_ms - received_ms > AHEAD_MS:
+                wrong.append(_ahead(f"junction {shown.junction}", shown.at_ms, received_ms))
+                continue
             site.see(shown)
             self._dirty.add(shown.junction)
         for detections in report.detections:
-            self._learn(detections)
+            if detections.at_ms - received_ms > AHEAD_MS:
+                wrong.append(_ahead("detections", detections.at_ms, received_ms))
+            elif detections.expires_ms < received_ms:
+                self._counts["detections expired"] += 1
+            else:
+                self._learn(detections)
+        if wrong:
+            raise wrong[0]
 
     def _learn(self, told: Detections) -> None:
         columns = (told.detectors, told.passed, told.present, told.waiting)
@@ -172,11 +195,11 @@ class Signals:
             self._sites[owner].learn(states)
             self._dirty.add(owner)
 
-    def _request(self, request: PriorityRequest) -> list[Out]:
+    def _request(self, request: PriorityRequest, received_ms: int) -> list[Out]:
         preempt = self._preempts.get(request.junction)
         if preempt is None:
             raise InvalidInput("junction", f"junction: {request.junction!r} is not in the pack")
-        return self._statuses(preempt.take(self._at_ms, request))
+        return self._statuses(preempt.take(self._at_ms or received_ms, request))
 
     def _statuses(self, told: Sequence[PriorityStatus]) -> list[Out]:
         """What became of requests, for who watches."""
@@ -206,9 +229,11 @@ class Signals:
         alerts = [one for _, one in sorted(self._alerts.items()) if _counts(one)]
         self._effects = {name: one.effects(alerts) for name, one in self._responders.items()}
 
-    def _decide(self, at_ms: int) -> list[Out]:
+    def _decide(self, at_ms: int, received_ms: int) -> list[Out]:
         if at_ms <= self._at_ms:
-            return []  # somebody's who was still ticking when we took over
+            if self._at_ms - max(at_ms, received_ms) <= AHEAD_MS:
+                return []  # somebody's who was still ticking when we took over
+            self._begin_anew()
         self._at_ms = at_ms
         self._counts["ticks"] += 1
         outs: list[Out] = []
@@ -218,13 +243,15 @@ class Signals:
             self._dirty.add(name)
             first, told = self._preempts[name].decide(at_ms, site)
             outs += self._statuses(told)
-            if first is not None:
-                self._held.add(name)
-                outs.append(self._plan(name, at_ms, first, [], "emergency", PRIORITY_MS))
-            elif name in self._held:
-                self._held.remove(name)
-                if decision is not None:
-                    outs.append(self._plan(name, at_ms, decision, [], "emergency", RELEASE_MS))
+            for source, held in self._held.items():
+                wanted = first or decision
+                if first is not None and first.source == source:
+                    held.add(name)
+                    outs.append(self._plan(name, at_ms, first, [], source, PRIORITY_MS))
+                elif name in held:
+                    held.remove(name)
+                    if wanted is not None:
+                        outs.append(self._plan(name, at_ms, wanted, [], source, RELEASE_MS))
             if decision is None:
                 self._counts["left to the local plan"] += 1
                 continue
@@ -236,6 +263,14 @@ class Signals:
             outs.append(self._plan(name, at_ms, decision, effects.because))
         self._counts["plans"] += sum(out.topic == "signal-plans" for out in outs)
         return outs
+
+    def _begin_anew(self) -> None:
+        """The last ticks were by a clock that was ahead: what was reckoned by them is dropped."""
+        self._counts["clock set back"] += 1
+        self._sites = {name: Site(one, self._controller) for name, one in self._junctions.items()}
+        self._preempts = {name: Preempt(one) for name, one in self._junctions.items()}
+        self._told, self._held = {}, {"emergency": set(), "priority": set()}
+        self._dirty.update(self._sites)
 
     def _decisions(self, at_ms: int) -> dict[str, Decision | None]:
         """Of every junction, those that need thought all together."""
@@ -258,7 +293,7 @@ class Signals:
         at_ms: int,
         decision: Decision,
         because: list[Because],
-        source: Literal["adaptive", "emergency"] = "adaptive",
+        source: Literal["adaptive", "emergency", "priority"] = "adaptive",
         valid_ms: int = PLAN_MS,
     ) -> Out:
         """A plan. Its number is its time: it grows, and is known again in a replay."""
@@ -280,6 +315,14 @@ class Signals:
             original=record.value,
         )
         return Out("dead-letter", findings.encode(letter), letter.id.encode())
+
+
+def _ahead(what: str, at_ms: int, received_ms: int) -> InvalidInput:
+    return InvalidInput(
+        "clock",
+        f"{what}: at_ms: {at_ms} is {at_ms - received_ms} ms ahead of the broker's clock,"
+        f" expected at most {AHEAD_MS}",
+    )
 
 
 def _counts(alert: Alert) -> bool:

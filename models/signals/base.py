@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -47,11 +47,13 @@ class View:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """A stage to go to or stay in, and why, in English and Chinese, for an engineer."""
+    """A stage to go to or stay in, and why, in English and Chinese, for an engineer. source: in
+    whose name the plan for it is told."""
 
     stage: str
     why: str
     why_zh: str = ""
+    source: Literal["adaptive", "emergency", "priority"] = "adaptive"
 
 
 class Controller(Protocol):

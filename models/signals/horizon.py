@@ -75,27 +75,34 @@ class Horizon:
         if forced is not None:
             return forced
         ready = np.array([view.ready_s(name) for name in self._names])
+        shut = self._shut(view)
+        fewest = int(np.lexsort((ready, shut))[0])
         if view.stage not in self._names:
             return Decision(
-                self._names[int(np.argmin(ready))],
+                self._names[fewest],
                 "a stage that opens more",
                 "切换到放行更多的相位",
             )
         now = self._names.index(view.stage)
-        if view.stage_s < _WORTH_S and self._flowing(view, now) >= _BUSY:
+        if not shut[now] and view.stage_s < _WORTH_S and self._flowing(view, now) >= _BUSY:
             return Decision(view.stage, "a queue still leaves", "排队仍在驶离")
-        allowed = [
-            k for k, opens in enumerate(self._opens)
-            if k != now and not any(self._moves[m] in view.blocked for m in np.flatnonzero(opens))
-        ]  # fmt: skip
+        allowed = [k for k in range(len(self._names)) if k != now and not shut[k]]
+        if not allowed and shut[fewest] < shut[now]:
+            return Decision(
+                self._names[fewest], "the fewest roads that are shut", "封闭方向最少的相位"
+            )
         if not allowed:
             return Decision(view.stage, "nothing else may open", "其他相位不可放行")
-        return self._task(view, now, allowed, ready)
+        return self._task(view, now, allowed, ready, (0,) if shut[now] else _HOLDS_S)
 
     def choose(self, view: View, task: Task, cost: Row) -> Decision:
         """The first step of what costs least; no change that gains nothing."""
         holds, nexts = task.holds, task.nexts
         best = int(np.argmin(cost))
+        if not holds.any():
+            why = f"a road that it opens is shut: {cost[best]:.0f} vehicle seconds"
+            why_zh = f"所放行道路封闭,切换:预计 {cost[best]:.0f} 车·秒"
+            return Decision(self._names[int(nexts[best])], why, why_zh)
         stay = cost[holds > 0].min()
         if holds[best] == 0 and cost[best] >= stay:
             best = int(np.argmin(np.where(holds > 0, cost, np.inf)))
@@ -128,7 +135,16 @@ class Horizon:
             self._names[k], f"{group} red for {lasted} s", f"{group} 红灯已 {lasted} 秒"
         )
 
-    def _task(self, view: View, now: int, allowed: list[int], ready: Row) -> Task:
+    def _shut(self, view: View) -> Row:
+        """How many groups that must not open each stage opens."""
+        groups = [
+            {self._moves[m] for m in np.flatnonzero(opens)} & view.blocked for opens in self._opens
+        ]
+        return np.array([len(found) for found in groups], dtype=float)
+
+    def _task(
+        self, view: View, now: int, allowed: list[int], ready: Row, holds: tuple[int, ...]
+    ) -> Task:
         """What has to be played through to decide."""
         arrivals = view.coming[:, : BINS * BIN_S].reshape(len(self._moves), BINS, BIN_S)
         weight = 1.0 + (view.waited_s / _PATIENCE_S) ** 2
@@ -146,8 +162,8 @@ class Horizon:
             useful=np.where(self._serves, weight, 0.0),
             now=now,
             stage_s=view.stage_s,
-            holds=np.repeat(_HOLDS_S, len(allowed)),
-            nexts=np.tile(allowed, len(_HOLDS_S)),
+            holds=np.repeat(holds, len(allowed)),
+            nexts=np.tile(allowed, len(holds)),
         )
 
 

@@ -32,6 +32,8 @@ HEADWAY_S = 2.0
 """Between two that leave a lane."""
 MARGIN_S = 6.0
 """The queue's end has to be on its way when the vehicle comes up to it at full speed."""
+LASTS_MS = 60_000
+"""A request means nothing longer than this after it came, unless it is renewed."""
 LONGEST_MS = 180_000
 """So long a vehicle may hold a junction; then something is wrong with it, or with us."""
 REST_MS = 60_000
@@ -69,24 +71,36 @@ class Preempt:
         if before is not None:
             if request.issued_ms <= before.request.issued_ms:
                 return []
-            before.request = request
+            renewed = _capped(now_ms, request)
             if request.cancelled:
+                before.request = renewed
                 if before.state == "active":
                     return self._end(now_ms, before, "completed", "it has passed")
                 return self._end(now_ms, before, "cancelled", "it needs nothing any more")
+            if why := self.unfit(renewed):
+                return self._end(now_ms, before, "rejected", why)
+            before.request = renewed
             return []
         if request.cancelled:
             return []
+        request = _capped(now_ms, request)
         asked = self.asked[request.id] = Asked(request=request, state="queued", why="")
-        if odd := sorted(set(request.groups) - self._known):
-            why = f"groups: {odd[0]!r} is not one of {sorted(self._known)}"
+        if why := self.unfit(request):
             return self._end(now_ms, asked, "rejected", why)
-        if not self._stages(request):
-            own = request.own or request.groups
-            return self._end(now_ms, asked, "rejected", f"no stage opens {sorted(own)}")
         if request.expires_ms <= now_ms:
             return self._end(now_ms, asked, "expired", "it was too late when it came")
         return [self._status(now_ms, asked)]
+
+    def unfit(self, request: PriorityRequest) -> str:
+        """Why this junction cannot serve a request; "" if it can."""
+        if not request.groups:
+            return "groups: [] is empty, expected the groups of the vehicle's approach"
+        for field, groups in (("groups", request.groups), ("own", request.own)):
+            if odd := sorted(set(groups) - self._known):
+                return f"{field}: {odd[0]!r} is not one of {sorted(self._known)}"
+        if not self._stages(request):
+            return f"no stage opens {sorted(request.own or request.groups)}"
+        return ""
 
     def decide(self, now_ms: int, site: Site) -> tuple[Decision | None, list[PriorityStatus]]:
         """The stage that somebody needs from now on, None for nobody; and what has changed."""
@@ -121,7 +135,8 @@ class Preempt:
             shown = site.shown is not None and own <= site.green()
             state: RequestState = "active" if shown else "granted"
             told += self._become(now_ms, asked, state, f"stage {wanted}")
-        return Decision(wanted, f"green for {first.request.vehicle}"), told
+        why = f"green for {first.request.vehicle}"
+        return Decision(wanted, why, source=first.request.level), told
 
     def _stages(self, request: PriorityRequest) -> list[str]:
         """Stages that open the whole approach, or at least the vehicle's own way."""
@@ -175,6 +190,12 @@ class Preempt:
             state=asked.state, at_ms=now_ms, eta_ms=request.eta_ms, why=asked.why,
             early_ms=asked.early_ms,
         )  # fmt: skip
+
+
+def _capped(now_ms: int, request: PriorityRequest) -> PriorityRequest:
+    """Whoever falls silent is forgotten in `LASTS_MS`, whatever it asked for."""
+    expires_ms = min(request.expires_ms, now_ms + LASTS_MS)
+    return msgspec.structs.replace(request, expires_ms=expires_ms)
 
 
 def _rank(asked: Asked) -> tuple[bool, int, int, str]:

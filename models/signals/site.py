@@ -73,14 +73,7 @@ class Site:
         """The junction's controller has reported; False if this is no news."""
         if self.shown is not None and shown.at_ms <= self.shown.at_ms:
             return False
-        if len(shown.lamps) != len(self._groups) or len(shown.ready_ms) != len(self._stages):
-            raise InvalidInput(
-                "shown",
-                f"junction {shown.junction}: {len(shown.lamps)} lamps and {len(shown.ready_ms)}"
-                f" stages, its table has {len(self._groups)} and {len(self._stages)}",
-            )
-        if shown.stage not in self._stages:
-            raise InvalidInput("shown", f"junction {shown.junction}: stage {shown.stage!r}")
+        self._check(shown)
         self.shown = shown
         lamps = np.frombuffer(shown.lamps.encode(), dtype=np.uint8)[self._lamp_of]
         red = lamps != ord("g")
@@ -162,8 +155,7 @@ class Site:
 
     def pack(self) -> bytes:
         """The whole state, for `take_up`."""
-        arrays, opened = self._queues.arrays()
-        arrays |= {"red_since": self._red_since, "waiting_since": self._waiting_since}
+        arrays, opened = self._arrays()
         last = self.decision
         kept = _Kept(
             shown=self.shown,
@@ -178,14 +170,45 @@ class Site:
     def take_up(self, state: bytes) -> None:
         """Go on from `pack`. Raises InvalidInput if it is of another junction or form."""
         kept, arrays = block.unpack(state, _Kept)
-        if len(arrays["red_since"]) != len(self._moves):
-            raise InvalidInput("snapshot", f"junction {self.junction.id}: other movements")
+        for name, array in self._arrays()[0].items():
+            found = arrays.get(name)
+            tall = name != "open"  # lamps are remembered for some seconds, more or less
+            if found is None or found.shape[not tall :] != array.shape[not tall :]:
+                shape = "missing" if found is None else found.shape
+                raise InvalidInput(
+                    "snapshot",
+                    f"junction {self.junction.id}: {name}: {shape}, expected {array.shape}",
+                )
+        if kept.shown is not None:
+            self._check(kept.shown)
+        if kept.decision is not None and kept.decision[0] not in self._stages:
+            raise InvalidInput(
+                "snapshot",
+                f"junction {self.junction.id}: stage {kept.decision[0]!r}, expected one of"
+                f" {sorted(self._stages)}",
+            )
         self._red_since, self._waiting_since = arrays["red_since"], arrays["waiting_since"]
         self._queues.take_up(arrays, kept.opened)
         self._arrived = {state.detector: state for state in kept.arrived}
         self.shown = kept.shown
         self.decision = Decision(*kept.decision) if kept.decision else None
         self._again_ms, self._through_ms = kept.again_ms, kept.through_ms
+
+    def _arrays(self) -> tuple[dict[str, block.Array], list[int]]:
+        arrays, opened = self._queues.arrays()
+        arrays |= {"red_since": self._red_since, "waiting_since": self._waiting_since}
+        return arrays, opened
+
+    def _check(self, shown: Shown) -> None:
+        """Raises InvalidInput `shown` if it is of another table."""
+        if len(shown.lamps) != len(self._groups) or len(shown.ready_ms) != len(self._stages):
+            raise InvalidInput(
+                "shown",
+                f"junction {shown.junction}: {len(shown.lamps)} lamps and {len(shown.ready_ms)}"
+                f" stages, its table has {len(self._groups)} and {len(self._stages)}",
+            )
+        if shown.stage not in self._stages:
+            raise InvalidInput("shown", f"junction {shown.junction}: stage {shown.stage!r}")
 
     def _pass(self, now_ms: int, shown: Shown) -> None:
         """Let the queue model live through the seconds up to now under the lamps shown."""

@@ -173,6 +173,8 @@ def test_nobody_holds_a_junction_for_ever(junction: Junction) -> None:
     ("facts", "state", "why"),
     [
         ({"groups": ["nobody"]}, "rejected", "'nobody' is not one of"),
+        ({"own": ["nobody"]}, "rejected", "own: 'nobody' is not one of"),
+        ({"groups": []}, "rejected", "groups: [] is empty"),
         ({"expires_ms": T0 - 1}, "expired", "too late"),
     ],
 )
@@ -221,7 +223,7 @@ def test_the_signals_stage_tells_plans_with_priority_and_takes_them_back(city: C
     write(request(junction, cancelled=True, issued_ms=T0 + 1_500))
     last = write(Tick(at_ms=T0 + 2_000))
     (release,) = plans(last)
-    assert release.expires_ms == T0 + 3_000, "the controller goes on without waiting"
+    assert release.expires_ms == T0 + 5_000, "a controller that asks once a second misses it"
     for record in log[-2:-1]:
         copy.apply(record)
     assert list(copy.apply(log[-1])) == last
@@ -233,3 +235,54 @@ def test_a_request_at_an_unknown_junction_is_a_dead_letter(city: City, junction:
     (out,) = Signals(city).apply(Record("detector-states", 0, 0, T0, signal_log.encode(entry)))
     letter = msgspec.json.decode(out.value, type=DeadLetter)
     assert (letter.reason, "'nowhere'" in letter.message) == ("junction", True)
+
+
+@pytest.mark.parametrize("field", ["groups", "own"])
+def test_a_renewal_that_no_stage_serves_is_rejected_and_does_not_end_the_worker(
+    junction: Junction, field: str
+) -> None:
+    for groups in (list(junction.table.conflicts[0]), ["nobody"], []):
+        if field == "own" and not groups:
+            continue  # then all groups are its own
+        preempt, here = Preempt(junction), site(junction)
+        preempt.take(T0, request(junction))
+        renewed = request(junction, issued_ms=T0 + 1, **{field: groups})
+        assert states(preempt.take(T0, renewed)) == [("r1", "rejected")]
+        assert preempt.decide(T0, here) == (None, [])
+
+
+@pytest.mark.parametrize("renewed", [False, True])
+def test_a_request_without_end_is_forgotten_a_minute_after_its_vehicle_fell_silent(
+    junction: Junction, renewed: bool
+) -> None:
+    preempt, here = Preempt(junction), site(junction)
+    if renewed:
+        preempt.take(T0, request(junction))
+    preempt.take(T0, request(junction, issued_ms=T0 + 1, expires_ms=T0 * 2))
+    assert states(preempt.decide(T0 + 60_000, here)[1]) == [("r1", "expired")]
+
+
+def test_a_bus_does_not_outrank_as_an_ambulance_does(city: City) -> None:
+    stage, junction = Signals(city), max(city.signals.values(), key=lambda j: (len(j.stages), j.id))
+
+    def told(stage: Signals, *entries: signal_log.Entry) -> dict[str, tuple[str, int]]:
+        found = {}
+        for entry in entries:
+            for out in stage.apply(Record("detector-states", 0, 0, T0, signal_log.encode(entry))):
+                if out.topic == "signal-plans":
+                    plan = msgspec.json.decode(out.value, type=Plan)
+                    if plan.junction == junction.id and plan.source != "adaptive":
+                        found[plan.source] = (plan.stage, plan.expires_ms - plan.issued_ms)
+        return found
+
+    bus = request(junction, eta_s=4, level="priority")
+    first = told(stage, report(city, T0, 20), bus, Tick(at_ms=T0 + 1_000))
+    assert first.keys() == {"priority"}
+    copy = Signals(city)
+    copy.restore(stage.changed())
+    both = told(copy, request(junction, "r2", eta_s=4), Tick(at_ms=T0 + 2_000))
+    stage_now, valid_ms = both["emergency"]
+    assert both == {"emergency": (stage_now, valid_ms), "priority": (stage_now, 3_000)}
+    ends = [request(junction, name, issued_ms=T0 + 2_500, cancelled=True) for name in ("r1", "r2")]
+    after = told(copy, *ends, Tick(at_ms=T0 + 3_000))
+    assert {source: valid for source, (_, valid) in after.items()} == {"emergency": 3_000}

@@ -141,6 +141,29 @@ def test_nothing_is_sent_into_a_full_exit_while_another_way_is_free() -> None:
     assert decision.stage == "a"
 
 
+def test_a_flooded_road_that_is_green_is_left_after_its_minimum_though_its_queue_is_long() -> None:
+    make, flood = CONTROLLERS["horizon"](JUNCTION), frozenset({"main"})
+    queue = np.array([30.0, 0.0, 0.0])
+    for stage_s, stage in ((1.0, "a"), (10.0, "b"), (60.0, "b")):
+        decision = make.decide(view(stage_s=stage_s, queue=queue, blocked=flood))
+        assert decision is not None
+        assert decision.stage == stage, f"after {stage_s} s: {decision.why}"
+        assert decision.why
+        assert decision.why_zh
+    dry = make.decide(view(stage_s=10.0, queue=queue))
+    assert dry is not None
+    assert dry.stage == "a"
+
+
+def test_where_every_stage_opens_a_flooded_road_the_one_with_fewest_is_taken() -> None:
+    decision = CONTROLLERS["horizon"](JUNCTION).decide(
+        view(stage="b", queue=np.array([0.0, 9.0, 0.0]), red_s=np.array([25.0, 0.0, 0.0]),
+             blocked=frozenset({"main", "side", "walk"}))
+    )  # fmt: skip
+    assert decision is not None
+    assert decision.stage == "a"
+
+
 def test_a_group_gets_green_though_its_detectors_say_nothing() -> None:
     decision = CONTROLLERS["horizon"](JUNCTION).decide(
         view(queue=np.array([9.0, 0.0, 0.0]), red_s=np.array([0.0, 101.0, 0.0]))

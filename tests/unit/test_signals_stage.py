@@ -1,5 +1,6 @@
 """The signals stage: what it plans, from a log alone, and that a crash changes none of it."""
 
+import dataclasses
 from itertools import pairwise
 
 import msgspec
@@ -71,10 +72,18 @@ def log(city: City, seconds: int) -> list[bytes]:
     return entries
 
 
+def written_ms(value: bytes) -> int:
+    """When the broker got it: at once, by its own clock."""
+    try:
+        return int(msgspec.json.decode(value)["at_ms"])
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, KeyError):
+        return START_MS
+
+
 def run(stage: Signals, entries: list[bytes], first: int = 0) -> list[Out]:
     outs: list[Out] = []
     for offset, value in enumerate(entries, first):
-        outs += stage.apply(Record("detector-states", 0, offset, START_MS, value))
+        outs += stage.apply(Record("detector-states", 0, offset, written_ms(value), value))
     return outs
 
 
@@ -151,6 +160,32 @@ def test_a_report_that_does_not_fit_is_a_dead_letter_and_the_others_go_on(
     assert plans(run(stage, log(city, 12), 1))
 
 
+@pytest.mark.parametrize("more", ["area", "movement", "group", "stage"])
+def test_a_junction_that_the_pack_has_changed_starts_empty_and_the_others_go_on(
+    city: City, more: str
+) -> None:
+    before = Signals(city)
+    run(before, log(city, 12))
+    name, old = next(iter(city.signals.items()))
+    replace = msgspec.structs.replace
+    match more:
+        case "area":
+            new = replace(old, areas=[*old.areas, replace(old.areas[0], id="new")])
+        case "movement":
+            new = replace(old, movements=[*old.movements, old.movements[0]])
+        case "group":
+            group = replace(old.table.groups[0], id="new", links=[])
+            new = replace(old, table=replace(old.table, groups=[*old.table.groups, group]))
+        case _:
+            new = replace(old, stages=[*old.stages, replace(old.stages[0], name="new")])
+    changed = dataclasses.replace(city, signals=city.signals | {name: new})
+    after = Signals(changed)
+    after.restore(before.changed())
+    assert after.facts()["sites begun anew"] == 1
+    found = plans(run(after, log(changed, 30)[24:], 24))
+    assert found, "nobody is planned for after an edit of the pack"
+
+
 def test_hostile_bytes_are_a_dead_letter(city: City) -> None:
     for value in (b"", b"{}", b"\xff" * 9, b"[" * 100_000, b'{"type":"tick"}'):
         (letter,) = run(Signals(city), [value])
@@ -180,3 +215,73 @@ def test_a_cloudburst_counts_for_walkers_everywhere(city: City) -> None:
         if any(group.kind == "pedestrian" for group in junction.table.groups)
     }  # fmt: skip
     assert {plan.junction for plan in told if plan.because} == walked
+
+
+@pytest.mark.parametrize("field", ["at_ms", "stage_ms", "ready_ms", "lamp_ms"])
+@pytest.mark.parametrize("number", [2**53 + 1, 2**63 + 1, -2])
+def test_a_number_that_no_array_holds_does_not_end_the_worker(
+    city: City, field: str, number: int
+) -> None:
+    told = report(city, START_MS, 0)
+    value: object = [number] * 20 if field in ("ready_ms", "lamp_ms") else number
+    shown = msgspec.structs.replace(told.shown[0], **{field: value})
+    entry = signal_log.encode(msgspec.structs.replace(told, shown=[shown]))
+    (out,) = Signals(city).apply(Record("detector-states", 0, 0, START_MS, entry))
+    letter = msgspec.json.decode(out.value, type=DeadLetter)
+    assert (letter.reason, field in letter.message) == ("head", True)
+
+
+@pytest.mark.parametrize("field", ["passed", "present", "waiting", "at_ms"])
+def test_a_count_that_no_array_holds_does_not_end_the_worker(city: City, field: str) -> None:
+    told = report(city, START_MS, 0)
+    old = told.detections[0]
+    value: object = 2**63 + 1 if field == "at_ms" else [2**63 + 1] * len(old.detectors)
+    odd = msgspec.structs.replace(old, **{field: value})
+    entry = signal_log.encode(msgspec.structs.replace(told, detections=[odd]))
+    (out,) = Signals(city).apply(Record("detector-states", 0, 0, START_MS, entry))
+    assert msgspec.json.decode(out.value, type=DeadLetter).reason == "head"
+
+
+def test_a_controller_an_hour_ahead_does_not_freeze_its_junction_or_the_others(
+    city: City,
+) -> None:
+    stage, told = Signals(city), report(city, START_MS, 0)
+    ahead = msgspec.structs.replace(told.shown[0], at_ms=START_MS + 3_600_000)
+    odd = msgspec.structs.replace(told, shown=[ahead, *told.shown[1:]])
+    letters = [msgspec.json.decode(o.value, type=DeadLetter) for o in run(
+        stage, [signal_log.encode(odd)])]  # fmt: skip
+    assert [letter.reason for letter in letters] == ["clock"]
+    assert ahead.junction in letters[0].message
+    found = plans(run(stage, log(city, 12), 1))
+    assert {plan.junction for plan in found} == city.signals.keys()
+
+
+def test_detectors_of_an_hour_ahead_are_refused_and_expired_ones_are_no_news(city: City) -> None:
+    told = report(city, START_MS, 0)
+    (old,) = told.detections
+    later = msgspec.structs.replace(old, at_ms=START_MS + 3_600_000, expires_ms=START_MS * 2)
+    (out,) = run(Signals(city), [signal_log.encode(msgspec.structs.replace(
+        told, detections=[later]))])  # fmt: skip
+    assert msgspec.json.decode(out.value, type=DeadLetter).reason == "clock"
+    stage = Signals(city)
+    over = msgspec.structs.replace(old, expires_ms=START_MS - 1)
+    entries = [msgspec.structs.replace(told, detections=[over]), Tick(at_ms=START_MS + 100)]
+    assert plans(run(stage, [signal_log.encode(entry) for entry in entries])) == []
+    assert stage.facts()["detections expired"] == 1
+
+
+def test_a_clock_that_was_an_hour_ahead_does_not_stop_the_plans_for_an_hour(city: City) -> None:
+    stage, hour = Signals(city), 3_600_000
+    run(stage, log(city, 3))
+    early = signal_log.encode(Tick(at_ms=START_MS + hour))
+    stage.apply(Record("detector-states", 0, 9, START_MS + 3_000, early))
+    assert stage.tick(START_MS + 3_100), "no tick is asked for until the hour is over"
+    again = Signals(city)
+    again.restore(stage.changed())
+    entries = log(city, 20)[6:]
+    outs = run(stage, entries, 10)
+    assert {plan.junction for plan in plans(outs)} == city.signals.keys()
+    assert run(again, entries, 10) == outs, "a crash in between changes the plans"
+    late = signal_log.encode(Tick(at_ms=START_MS + 5_000))
+    record = Record("detector-states", 0, 99, START_MS + 19_200, late)
+    assert stage.apply(record) == [], "an old tick that comes late turns the time back"

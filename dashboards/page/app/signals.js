@@ -9,6 +9,8 @@ export const SOURCE_COLOURS = {
   adaptive: "#4cc3ff", local: "#93a4b5", priority: "#b79bff", emergency: "#ff6b6e", operator: "#f5d042",
 };
 const SILENT_MS = 15_000;
+const BEHIND_MS = 60_000;
+const FILLED_S = 300;
 const ROWS = [
   ["delay_s", "s", 1], ["arrived_h", "/h", 0], ["stops", "", 2], ["queue", "", 1],
   ["side_p95_s", "s", 0], ["walk_p95_s", "s", 0],
@@ -78,11 +80,24 @@ function response(live, twin) {
     h("td", { class: Math.abs(change) < 0.02 ? "" : change < 0 ? "good" : "bad", text: `${change > 0 ? "+" : ""}${number(change * 100)}%` }));
 }
 
+/** Why the figures would mislead now, as a key of the texts; null if they do not. */
+function misleading(live, twin) {
+  const runs = twin ? [live, twin] : [live];
+  if (twin && Math.abs(twin.through_ms - live.through_ms) > BEHIND_MS) return "signals.comparison.behind";
+  if (runs.some((run) => run.window_s < FILLED_S || !run.arrived_h)) return "signals.comparison.filling";
+  return null;
+}
+
 /** The city's signals beside the twin under its local plans; nothing where nobody measures. */
 export function comparison(store) {
   const live = store.measured.get("live");
   if (!live) return [];
   const twin = store.measured.get("twin");
+  const misleads = misleading(live, twin);
+  if (misleads) {
+    return [h("section", { class: "comparison", "aria-label": t("signals.comparison") },
+      h("h3", { text: t("signals.comparison") }), h("p", { class: "sub", text: t(misleads) }))];
+  }
   const value = (run, name, unit, digits) =>
     run && run[name] !== null ? `${number(run[name], digits)}${unit === "s" ? " s" : unit}` : "–";
   const row = ([name, unit, digits]) => {
