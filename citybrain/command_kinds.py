@@ -31,7 +31,7 @@ from citybrain.findings import (
 from citybrain.people import Role
 
 LONGEST_TEXT = 1_000
-_ID = r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,63}$"
+_ID = r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,63}$(?!\n)"
 _Text = Annotated[str, msgspec.Meta(max_length=LONGEST_TEXT)]
 _Id = Annotated[str, msgspec.Meta(pattern=_ID, description="Yours; the same id is done once.")]
 

@@ -88,7 +88,11 @@ def _flat(table: pa.Table, name: str) -> pa.Array:
     if not pa.types.is_dictionary(flat.type):
         return flat
     values = flat.dictionary
-    if pa.types.is_string(values.type) and len(values):
+    texts = (pa.types.is_string, pa.types.is_large_string)
+    plain = (pa.types.is_integer, pa.types.is_floating, pa.types.is_timestamp, *texts)
+    if not any(known(values.type) for known in plain):
+        raise InvalidInput("arrow", f"body: {name} is {flat.type}, expected text or numbers")
+    if any(known(values.type) for known in texts) and len(values):
         longest = pc.max(pc.binary_length(values)).as_py() or 0
         if longest * len(flat) > arrow_size.UNPACKED_BYTES:
             raise InvalidInput(

@@ -159,7 +159,11 @@ class Relay:
         its terminal sees them end."""
         if value is None:
             return
-        order = msgspec.json.decode(value, type=Order)
+        try:
+            order = msgspec.json.decode(value, type=Order)
+        except JSON_ERRORS as error:
+            _log.warning("unreadable order", error=str(error))
+            return
         before = self._orders.get(order.responder)
         if before is None or (order.sent_ms, order.revision) >= (before.sent_ms, before.revision):
             self._orders[order.responder] = order

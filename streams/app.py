@@ -44,6 +44,8 @@ AWAY_S = 5.0
 FETCHED_BYTES = 4 << 20
 BUFFERED_FETCHES = 2
 """What waits in a worker: so many fetches, each of so many bytes a partition or one record."""
+OPENING_S = 80.0
+"""Faust gives up seeking, without a word, 90 s after it has begun to wait for open states."""
 BREATH_S = 0.005
 """After so long at the records of one fetch, everybody else has a turn."""
 
@@ -196,6 +198,13 @@ class Worker:
         self._opening.add_done_callback(self._opened)
 
     async def _open(self, places: Sequence[TP]) -> None:
+        try:
+            async with asyncio.timeout(OPENING_S):
+                await self._open_all(places)
+        except TimeoutError as error:
+            raise BrokerError(f"states did not open within {OPENING_S:.0f} s") from error
+
+    async def _open_all(self, places: Sequence[TP]) -> None:
         begin = self._clock()
         shells = {place: self._shell(self._stages[place.topic], place) for place in places}
         stores = [store for _, store in shells.values()]

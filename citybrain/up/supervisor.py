@@ -129,6 +129,17 @@ class Supervisor:
         child.started_ms = wall_clock()
         self._log.info("started", child=child.name, pid=child.process.pid)
 
+    async def _spawned(self, child: Child) -> bool:
+        """Start it again; False, and said, if the system has nothing left to start it with."""
+        try:
+            await self._spawn(child)
+        except OSError as error:
+            child.failed = f"cannot be started: {error}"
+            self._log.error("cannot be started", child=child.name, error=str(error))
+            return False
+        child.failed = ""
+        return True
+
     async def _watch(self, child: Child) -> None:
         crashes = 0
         while child.process is not None:
@@ -145,14 +156,19 @@ class Supervisor:
             child.restarts += 1
             self._log.warning("ended", child=child.name, code=code, again_in_ms=wait_ms)
             await asyncio.sleep(wait_ms / 1000)
-            await self._spawn(child)
+            # The system sends no event when it has processes or files to give again.
+            while not await self._spawned(child):  # noqa: ASYNC110
+                await asyncio.sleep(BACK_OFF_MS[-1] / 1000)
 
 
 def _last_line(path: Path) -> str:
     """The last line of a log, at most 300 characters of it."""
-    with path.open("rb") as file:
-        file.seek(max(0, path.stat().st_size - 4096))
-        lines = file.read().decode(errors="replace").strip().splitlines()
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - 4096))
+            lines = file.read().decode(errors="replace").strip().splitlines()
+    except OSError:  # the exit code is told all the same
+        lines = []
     return lines[-1].strip()[:300] if lines else "no output"
 
 

@@ -107,11 +107,18 @@ def _told(command: str, kind: str, where: str, result: CommandResult | None) -> 
                 at_ms=result.at_ms, result=where)  # fmt: skip
 
 
+def _host(origin: str) -> str:
+    try:
+        return urlsplit(origin).netloc
+    except ValueError:  # nobody's
+        return ""
+
+
 def _own_page_only(request: Request) -> None:
     """Refuse what another site's page has sent from this machine's browser."""
     origin = request.headers.get("origin")
     site = request.headers.get("sec-fetch-site", "none")
-    foreign = origin is not None and urlsplit(origin).netloc != request.headers.get("host", "")
+    foreign = origin is not None and _host(origin) != request.headers.get("host", "")
     if foreign or site not in ("same-origin", "none"):
         raise HTTPException(403, f"origin: {(origin or site)[:100]!r}: other sites' pages may give"
                             " no commands")  # fmt: skip

@@ -173,7 +173,10 @@ class Desk:
             if silent_ms < SILENT_MS:
                 continue
             why = f"no position since {silent_ms // 1000} s"
-            if order is not None and order.state == "sent" and silent_ms >= LOST_MS:
+            # Who was silent before may have got the order: it has as long as anybody to say so.
+            told_ms = self.now_ms - order.sent_ms if order is not None else 0
+            lost = min(silent_ms, told_ms) >= LOST_MS
+            if order is not None and order.state == "sent" and lost:
                 self._end(order, "lose", "lost", why)
                 self._unit(unit, degraded=why)
             elif not state.degraded:
@@ -252,7 +255,7 @@ class Desk:
         among = [self.roads.index[place.link]] if place.link else None
         if place.lon is not None and place.lat is not None:
             spot = self.ground.nearest(place.lon, place.lat, among)
-            if spot is None or spot.apart_m > 500:
+            if spot is None or not spot.apart_m <= 500:  # nor if it is not a number
                 apart = f"{spot.apart_m:.0f} m" if spot else "nowhere near"
                 raise Refused(f"place: {place.lon}, {place.lat} is {apart} from any road")
             return spot
