@@ -82,3 +82,20 @@ asyncio.run(main())
     parent.kill()
     parent.wait()
     await until(lambda: not psutil.pid_exists(pid) or psutil.Process(pid).status() == "zombie")
+
+
+async def test_a_child_that_the_system_cannot_start_again_is_said_and_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keeper, it = Supervisor(), child(tmp_path, LIVES)
+    await keeper.start(it)
+    first = it.pid
+    assert first
+    monkeypatch.setattr(it, "argv", [str(tmp_path / "gone")])
+    os.kill(first, signal.SIGKILL)
+    await until(lambda: "cannot be started" in it.failed)
+    assert not keeper.health().ok
+    monkeypatch.setattr(it, "argv", child(tmp_path, LIVES).argv)
+    await until(lambda: it.pid not in (None, first))
+    assert it.failed == ""
+    await keeper.stop_all()
