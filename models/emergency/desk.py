@@ -254,6 +254,8 @@ class Desk:
             raise Refused(f"place: {place.link!r} is not a link of the pack")
         among = [self.roads.index[place.link]] if place.link else None
         if place.lon is not None and place.lat is not None:
+            if not (-180 <= place.lon <= 180 and -90 <= place.lat <= 90):
+                raise Refused(f"place: lon, lat: {place.lon}, {place.lat}: not WGS-84")
             spot = self.ground.nearest(place.lon, place.lat, among)
             if spot is None or not spot.apart_m <= 500:  # nor if it is not a number
                 apart = f"{spot.apart_m:.0f} m" if spot else "nowhere near"

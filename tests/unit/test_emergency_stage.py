@@ -298,6 +298,8 @@ def test_an_unsure_report_waits_for_somebody_who_knows(log: Log) -> None:
         ({"confidence": 2.0}, "confidence: 2.0 is not within 0 to 1"),
         ({"injured": -1}, "injured: -1 is below 0"),
         ({"place": Place(zone="", lon=0.0, lat=0.0)}, "from any road"),
+        ({"place": Place(zone="", lon=1e308, lat=39.9)}, "lon, lat: 1e+308, 39.9: not WGS-84"),
+        ({"place": Place(zone="", lon=116.4, lat=-91.0)}, "lon, lat: 116.4, -91.0: not WGS-84"),
         ({"place": Place(zone="north")}, "neither a link nor lon and lat"),
         ({"place": Place(zone="", link="nowhere")}, "'nowhere' is not a link"),
         ({"person": " "}, "person: is empty"),
@@ -310,6 +312,12 @@ def test_a_report_that_makes_no_sense_is_refused_with_the_field(
     assert answer.outcome == "refused"
     assert why in answer.why
     assert log.incidents() == {}
+
+
+def test_a_report_from_nowhere_leaves_a_state_that_can_be_opened_again(log: Log) -> None:
+    place = Place(zone="", link="1,0>2,0", lon=1e308, lat=1e308)
+    log.write(crash(1, "", place=place))
+    Emergencies(log.city).restore(log.stage.changed())
 
 
 def test_a_command_sent_twice_is_carried_out_once_and_a_late_one_not_at_all(log: Log) -> None:
