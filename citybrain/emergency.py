@@ -119,9 +119,10 @@ class Incident(msgspec.Struct, frozen=True, kw_only=True):
     """One incident, whole, at each change; readers keep the highest revision.
 
     state: `queued` with `why` while a need is not met, `under-way` once somebody is sent for
-    each, `closed`. needs: kinds of responders that it needs. orders: ids, oldest first. link,
-    pos_m: where on the road network responders have to get to. at_ms: event time of this
-    record, by then opened_ms, closed_ms.
+    each, `closed`. alert: the one that opened it, joined: others that tell of the same. needs:
+    kinds of responders that it needs. orders: ids, oldest first. link, pos_m: where on
+    the road network responders have to get to. at_ms: event time of this record, by then
+    opened_ms, closed_ms.
     """
 
     version: int = VERSION
@@ -146,6 +147,7 @@ class Incident(msgspec.Struct, frozen=True, kw_only=True):
     alert: str = ""
     orders: list[str] = []
     generated: bool = False
+    joined: list[str] = []
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):

@@ -69,10 +69,10 @@ class Reports:
         meant = self._desk.pack.alerts.get(alert.cause)
         if meant is None:
             return
-        ours = [i for i in self._desk.incidents.values() if i.alert == alert.id]
+        ours = [i for i in self._desk.incidents.values() if alert.id in (i.alert, *i.joined)]
         now = next((i for i in ours if i.state != "closed"), None)
         if not alert.active or alert.suppressed_by:
-            if now is not None and not now.orders:
+            if now is not None and now.alert == alert.id and not now.orders:
                 self._desk.close(now, "its alert has ended")
             return
         if now is not None:
@@ -87,7 +87,8 @@ class Reports:
             return  # a whole zone or city is no place to drive to
         near = self._near(meant.kind, spot)
         if near is not None:
-            self._desk.update(replace(near, confidence=max(near.confidence, meant.confidence)))
+            surer = max(near.confidence, meant.confidence)
+            self._desk.update(replace(near, confidence=surer, joined=[*near.joined, alert.id]))
             return
         self._desk.open(
             f"{meant.kind}/{alert.id}", meant.kind, alert.place, spot, severity=alert.severity,

@@ -254,6 +254,19 @@ def test_an_alert_of_a_crash_sends_somebody_once(log: Log) -> None:
     assert len(sent(log)) == 1, "the crew finds out whether it was one"
 
 
+def test_a_crash_that_somebody_reported_and_closed_is_not_opened_by_its_alert_again(
+    log: Log,
+) -> None:
+    log.write(crash(1, "1,0>2,0"))
+    log.write(alert())
+    (incident,) = log.incidents().values()
+    assert (incident.source, incident.joined) == ("operator", [alert().alert.id])
+    log.write(command(CloseIncident, 2, incident=incident.id, reason="cleared"))
+    assert log.incidents()[incident.id].state == "closed"
+    log.write(alert(revision=1, transition="acknowledged", acknowledged=True))
+    assert list(log.incidents()) == [incident.id]
+
+
 def test_an_alert_that_ends_before_anybody_could_be_sent_ends_its_incident(log: Log) -> None:
     for number, name in enumerate(("amb-1", "amb-2")):
         log.write(command(SetStatus, number, responder=name, status="out"))
