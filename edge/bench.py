@@ -179,6 +179,16 @@ def named(
     )  # fmt: skip
 
 
+def lasting(scenario: Scenario, begin: int | None, end: int | None, scale: float) -> Scenario:
+    """The scenario from and to other simulated seconds (None: as long as it is), with `scale`
+    times its demand. Raises UsageError for an end that is not after the beginning."""
+    first = scenario.begin_s if begin is None else begin
+    last = end if end is not None else first + scenario.end_s - scenario.begin_s
+    if last <= first:
+        raise UsageError(f"--end: {last} is not after --begin {first}")
+    return replace(scenario, begin_s=first, end_s=last, scale=scale)
+
+
 def present(*files: Path) -> None:
     """Raises UsageError naming the first of these files that is not there."""
     for path in files:

@@ -10,6 +10,7 @@ from citybrain.cli.connection import (
     Connection,
     DataOption,
     JsonOption,
+    PersonOption,
     connect,
 )
 
@@ -19,9 +20,6 @@ if TYPE_CHECKING:
 app = typer.Typer(no_args_is_help=True, help="List, acknowledge, assign, shelve alerts.")
 
 Ids = Annotated[list[str], typer.Argument(metavar="ID...", help="Alert ids.", show_default=False)]
-PersonOption = Annotated[
-    str | None, typer.Option("--person", help="Who says so; without it this system's user.")
-]
 _LEVELS = {1: ("I", "red"), 2: ("II", "orange"), 3: ("III", "yellow"), 4: ("IV", "blue")}
 
 

@@ -20,6 +20,9 @@ BrokerOption = Annotated[
     str | None,
     typer.Option("--broker", help="Kafka HOST:PORT; without it the one that `up` has started."),
 ]
+PersonOption = Annotated[
+    str | None, typer.Option("--person", help="Who says so; without it this system's user.")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 

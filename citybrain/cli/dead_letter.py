@@ -5,7 +5,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from citybrain.cli.connection import BrokerOption, CityOption, DataOption, JsonOption, connect
+from citybrain.cli.connection import (
+    BrokerOption,
+    CityOption,
+    DataOption,
+    JsonOption,
+    PersonOption,
+    connect,
+)
 
 if TYPE_CHECKING:
     from citybrain.findings import DeadLetter
@@ -121,9 +128,7 @@ def retry(
         str, typer.Option("--reason", help="All that was refused for this reason.")
     ] = "",
     step: StepOption = "",
-    person: Annotated[
-        str | None, typer.Option("--person", help="Who says so; without it this system's user.")
-    ] = None,
+    person: PersonOption = None,
     city: CityOption = None,
     data: DataOption = None,
     broker: BrokerOption = None,

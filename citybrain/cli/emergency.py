@@ -2,13 +2,24 @@
 
 import sys
 import tempfile
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from citybrain.cli.output import print_json, print_table
+from citybrain.cli.simulation import (
+    AdditionalOption,
+    BeginOption,
+    DemandOption,
+    EndOption,
+    JobsOption,
+    NetOption,
+    RoutesOption,
+    ScaleOption,
+    SeedsOption,
+    SumocfgOption,
+)
 from citybrain.errors import UsageError
 
 app = typer.Typer(no_args_is_help=True)
@@ -21,28 +32,20 @@ def _emergency() -> None:
 
 @app.command()
 def bench(
-    net: Annotated[
-        str | None, typer.Option(help="SUMO network, or adlershof for the built-in city.")
-    ] = None,
-    routes: Annotated[str | None, typer.Option(help="Route files, comma-separated.")] = None,
-    additional: Annotated[
-        str, typer.Option(help="Additional files, comma-separated; their programs count.")
-    ] = "",
-    sumocfg: Annotated[
-        Path | None, typer.Option(help="A SUMO configuration instead of --net and --routes.")
-    ] = None,
+    net: NetOption = None,
+    routes: RoutesOption = None,
+    additional: AdditionalOption = "",
+    sumocfg: SumocfgOption = None,
     controller: Annotated[
         str, typer.Option(help="The city's signal controller, with and without priority.")
     ] = "horizon",
-    seeds: Annotated[int, typer.Option(min=1, help="Runs of each, with seeds 1 to N.")] = 3,
+    seeds: SeedsOption = 3,
     trips: Annotated[int, typer.Option(min=1, help="Emergency trips in a run.")] = 10,
-    scale: Annotated[float, typer.Option(min=0.01, help="Times the demand.")] = 1.0,
-    begin: Annotated[int | None, typer.Option(min=0, help="Simulated second to begin.")] = None,
-    end: Annotated[int | None, typer.Option(min=1, help="Simulated second to end.")] = None,
-    demand: Annotated[
-        int, typer.Option(min=1, help="Vehicles an hour, for --net adlershof.")
-    ] = 1800,
-    jobs: Annotated[int, typer.Option(min=1, help="Runs at a time.")] = 1,
+    scale: ScaleOption = 1.0,
+    begin: BeginOption = None,
+    end: EndOption = None,
+    demand: DemandOption = 1800,
+    jobs: JobsOption = 1,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Drive emergency trips through a SUMO scenario: obeying signals, with priority, alone.
@@ -59,11 +62,7 @@ def bench(
         raise UsageError(f"--controller: {controller!r} is not one of {sorted(CONTROLLERS)}")
     with tempfile.TemporaryDirectory() as folder:
         scenario = benches.named(net, routes, additional, sumocfg, demand, Path(folder))
-        first = scenario.begin_s if begin is None else begin
-        last = end if end is not None else first + scenario.end_s - scenario.begin_s
-        if last <= first:
-            raise UsageError(f"--end: {last} is not after --begin {first}")
-        scenario = replace(scenario, begin_s=first, end_s=last, scale=scale)
+        scenario = benches.lasting(scenario, begin, end, scale)
 
         def tell(drive: Drive) -> None:
             mean = sum(drive.times.values()) / max(1, len(drive.times))

@@ -10,6 +10,7 @@ from citybrain.cli.connection import (
     Connection,
     DataOption,
     JsonOption,
+    PersonOption,
     connect,
 )
 
@@ -18,9 +19,6 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, help="Report, list, close incidents; see responders.")
 
-PersonOption = Annotated[
-    str | None, typer.Option("--person", help="Who says so; without it this system's user.")
-]
 IdArgument = Annotated[str, typer.Argument(metavar="ID", help="Incident id.")]
 
 

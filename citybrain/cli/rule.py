@@ -10,6 +10,7 @@ from citybrain.cli.connection import (
     Connection,
     DataOption,
     JsonOption,
+    PersonOption,
     connect,
 )
 
@@ -91,9 +92,7 @@ def set_(
         typer.Argument(metavar="FIELD", help="raise_at, hold_s, enabled, levels.2, ..."),
     ],
     value: Annotated[str, typer.Argument(metavar="VALUE", help="A number; true or false.")],
-    person: Annotated[
-        str | None, typer.Option("--person", help="Who says so; without it this system's user.")
-    ] = None,
+    person: PersonOption = None,
     city: CityOption = None,
     data: DataOption = None,
     broker: BrokerOption = None,

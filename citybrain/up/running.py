@@ -73,10 +73,10 @@ async def run(settings: Settings, options: Options, seconds: float | None) -> Re
                     book = await _wind_down(keeper, kafka, city)
             finally:
                 await keeper.stop_all()
-                helpers = [task for task in (watcher, sampler) if task is not None]
-                for task in helpers:
+                tasks = [task for task in (watcher, sampler) if task is not None]
+                for task in tasks:
                     task.cancel()
-                await asyncio.wait(helpers)
+                await asyncio.wait(tasks)
     return _report(city, data, seen, memory, keeper, book, lasted)
 
 
